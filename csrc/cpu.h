@@ -1,0 +1,11 @@
+/* Which instruction sets this CPU and its operating system can use. */
+#ifndef FASTLSTM_CPU_H
+#define FASTLSTM_CPU_H
+
+/* Whether `isa` ("avx512", "avx2", "sse2", "neon", "scalar") can run here. */
+int cpu_supports(const char *isa);
+
+/* The CPU's own name, or "" where it does not tell. At least 49 bytes. */
+void cpu_name(char *name);
+
+#endif

@@ -1,0 +1,1 @@
+"""The vector kernels, a module for each instruction set and element type."""

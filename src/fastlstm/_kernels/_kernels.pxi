@@ -1,0 +1,199 @@
+# The kernels of one instruction set and element type: cells and tiles put together into the table
+# that csrc/kernels.h describes. A module of this folder is its choice of header and this body.
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stddef cimport ptrdiff_t
+
+cdef extern from "activations.h":
+    pass
+
+cdef extern from "tile.h":
+    void panel_product(
+        real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+        const real *a, ptrdiff_t a_stride, const real *w,
+        ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K) noexcept nogil
+
+cdef extern from "fingerprint.h":
+    ctypedef unsigned long long real_bits
+    int FINGERPRINT_REALS
+    void fingerprint(real_bits *out, const real *x, ptrdiff_t n) noexcept nogil
+
+cdef extern from "roofline.h":
+    int FMA_PEAK_OPERATIONS
+    void fma_peak(real *out, ptrdiff_t repeats) noexcept nogil
+    void read_all(real *out, const real *x, ptrdiff_t n) noexcept nogil
+
+include "_vector.pxi"
+
+
+cdef inline vec get(const real *p, int n) noexcept nogil:
+    return load(p) if n >= LANES else load_n(p, n)
+
+
+cdef inline void put(real *p, vec v, int n) noexcept nogil:
+    if n >= LANES:
+        store(p, v)
+    else:
+        store_n(p, v, n)
+
+
+cdef inline ptrdiff_t blocks(ptrdiff_t n, ptrdiff_t size) noexcept nogil:
+    return (n + size - 1) // size
+
+
+include "_cells.pxi"
+
+cdef extern from "kernels.h":
+    ctypedef struct kernel_table:
+        int lanes
+        void (*pack_gates)(
+            real *, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*pack_columns)(
+            real *, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*product)(
+            real *, ptrdiff_t, const real *, ptrdiff_t, const real *, ptrdiff_t, const real *,
+            ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*lstm_forward_step)(
+            real *, ptrdiff_t, real *, const real *, ptrdiff_t, real *, ptrdiff_t,
+            const real *, ptrdiff_t, const real *,
+            ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*lstm_backward_cells)(
+            real *, ptrdiff_t, real *, ptrdiff_t, const real *, ptrdiff_t, const real *, ptrdiff_t,
+            const real *, ptrdiff_t, const real *, const real *, ptrdiff_t,
+            ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*add_rows)(real *, const real *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*fingerprint)(real_bits *, const real *, ptrdiff_t) noexcept nogil
+        int fingerprint_reals
+        void (*fma_peak)(real *, ptrdiff_t) noexcept nogil
+        int fma_peak_operations
+        void (*read_all)(real *, const real *, ptrdiff_t) noexcept nogil
+        void (*sigmoid)(real *, const real *, ptrdiff_t) noexcept nogil
+        void (*tanh)(real *, const real *, ptrdiff_t) noexcept nogil
+
+
+cdef void pack_gates(
+    real *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
+    ptrdiff_t H, ptrdiff_t K,
+) noexcept nogil:
+    cdef ptrdiff_t p, k, gate, lane, unit
+    cdef const real *source
+    for p in range(blocks(H, LANES)):
+        for gate in range(4):
+            for lane in range(LANES):
+                unit = p * LANES + lane
+                source = w + (gate * H + unit) * row_stride
+                for k in range(K):
+                    panels[k * PANEL + gate * LANES + lane] = (
+                        source[k * column_stride] if unit < H else 0)
+        panels += K * PANEL
+
+
+cdef void pack_columns(
+    real *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
+    ptrdiff_t K, ptrdiff_t N,
+) noexcept nogil:
+    cdef ptrdiff_t p, k, j
+    cdef const real *source
+    for p in range(blocks(N, PANEL)):
+        for k in range(K):
+            source = w + k * row_stride + p * PANEL * column_stride
+            for j in range(PANEL):
+                panels[j] = source[j * column_stride] if p * PANEL + j < N else 0
+            panels += PANEL
+
+
+cdef void product(
+    real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+    const real *a, ptrdiff_t a_stride, const real *w,
+    ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K,
+) noexcept nogil:
+    panel_product(z, z_stride, init, init_stride, a, a_stride, w, rows, panels, K)
+
+
+cdef void lstm_forward_step(
+    real *h, ptrdiff_t h_stride, real *c, const real *c_prev, ptrdiff_t c_stride,
+    real *z, ptrdiff_t z_stride, const real *h_prev, ptrdiff_t h_prev_stride, const real *w_hh,
+    ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last,
+) noexcept nogil:
+    cdef ptrdiff_t p = first, panels, q, r
+    cdef real *z_p
+    while p < last:
+        # a single row takes two panels at once, see tile.h; more rows stay in L1 with one
+        panels = min(<ptrdiff_t>2, last - p) if rows == 1 else 1
+        z_p = z + p * PANEL
+        panel_product(
+            z_p, z_stride, z_p, z_stride, h_prev, h_prev_stride, w_hh + p * H * PANEL,
+            rows, panels, H)
+        for r in range(rows):
+            for q in range(p, p + panels):
+                lstm_cell_forward(
+                    h + r * h_stride + q * LANES, c + r * c_stride + q * LANES,
+                    z + r * z_stride + q * PANEL, c_prev + r * c_stride + q * LANES,
+                    <int>(H - q * LANES))
+        p += panels
+
+
+cdef void lstm_backward_cells(
+    real *dz, ptrdiff_t dz_stride, real *dc, ptrdiff_t dc_stride,
+    const real *dh, ptrdiff_t dh_stride, const real *dy, ptrdiff_t dy_stride,
+    const real *gates, ptrdiff_t gates_stride,
+    const real *c, const real *c_prev, ptrdiff_t c_stride,
+    ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last,
+) noexcept nogil:
+    cdef ptrdiff_t r, p, unit
+    for r in range(rows):
+        for p in range(first, last):
+            unit = p * LANES
+            lstm_cell_backward(
+                dz + r * dz_stride + unit, H, dc + r * dc_stride + unit,
+                dh + r * dh_stride + unit, dy + r * dy_stride + unit,
+                gates + r * gates_stride + p * PANEL,
+                c + r * c_stride + unit, c_prev + r * c_stride + unit,
+                <int>(H - unit))
+
+
+cdef void add_rows(real *sums, const real *a, ptrdiff_t rows, ptrdiff_t N) noexcept nogil:
+    cdef ptrdiff_t r, p
+    cdef int n
+    cdef vec total
+    for p in range(blocks(N, LANES)):
+        n = <int>min(<ptrdiff_t>LANES, N - p * LANES)
+        total = get(sums + p * LANES, n)
+        for r in range(rows):
+            total = total + get(a + r * N + p * LANES, n)
+        put(sums + p * LANES, total, n)
+
+
+cdef void sigmoid_array(real *y, const real *x, ptrdiff_t N) noexcept nogil:
+    cdef ptrdiff_t p
+    cdef int n
+    for p in range(blocks(N, LANES)):
+        n = <int>min(<ptrdiff_t>LANES, N - p * LANES)
+        put(y + p * LANES, sigmoid(get(x + p * LANES, n)), n)
+
+
+cdef void tanh_array(real *y, const real *x, ptrdiff_t N) noexcept nogil:
+    cdef ptrdiff_t p
+    cdef int n
+    for p in range(blocks(N, LANES)):
+        n = <int>min(<ptrdiff_t>LANES, N - p * LANES)
+        put(y + p * LANES, tanh(get(x + p * LANES, n)), n)
+
+
+cdef kernel_table table
+table.lanes = LANES
+table.pack_gates = pack_gates
+table.pack_columns = pack_columns
+table.product = product
+table.lstm_forward_step = lstm_forward_step
+table.lstm_backward_cells = lstm_backward_cells
+table.add_rows = add_rows
+table.fingerprint = fingerprint
+table.fingerprint_reals = FINGERPRINT_REALS
+table.fma_peak = fma_peak
+table.fma_peak_operations = FMA_PEAK_OPERATIONS
+table.read_all = read_all
+table.sigmoid = sigmoid_array
+table.tanh = tanh_array
+
+kernels = PyCapsule_New(&table, "fastlstm.kernels", NULL)

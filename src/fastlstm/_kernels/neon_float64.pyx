@@ -1,0 +1,11 @@
+# NEON of aarch64, float64.
+# cython: language_level=3, cdivision=True
+
+cdef extern from *:
+    """
+    #define FASTLSTM_DOUBLE
+    #include "simd/neon.h"
+    """
+    ctypedef double real
+
+include "_kernels.pxi"

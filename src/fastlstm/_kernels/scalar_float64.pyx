@@ -1,0 +1,11 @@
+# Scalar, float64.
+# cython: language_level=3, cdivision=True
+
+cdef extern from *:
+    """
+    #define FASTLSTM_DOUBLE
+    #include "simd/scalar.h"
+    """
+    ctypedef double real
+
+include "_kernels.pxi"
