@@ -1,0 +1,236 @@
+# cython: language_level=3
+"""The instruction set and the threads in use, and workspace for calls.
+
+Decisions:
+a) The instruction set is chosen once, at import: FASTLSTM_ISA, else the best that the CPU, its
+   operating system and this build have. `set_isa` is for tests and benchmarks.
+b) Threads are a private team, see csrc/team.h. FASTLSTM_NUM_THREADS, else as many as the CPUs that
+   the process may use; small calls take fewer, see `threads_for`.
+c) Workspace and tapes of finished calls are kept for the next ones, within bounds.
+"""
+
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, malloc
+
+import importlib
+import os
+import sys
+
+cdef extern from "cpu.h":
+    int cpu_supports(const char *isa)
+    void cpu_name(char *name)
+
+cdef extern from "team.h":
+    void team_run(team_body body, void *job, int threads) noexcept nogil
+    void team_barrier(int threads) noexcept nogil
+    int TEAM_MOST_THREADS
+
+ISAS = ("avx512", "avx2", "neon", "sse2", "scalar")  # best first
+
+cdef const void *_kernels[2]
+cdef object _isa = None
+cdef int _threads = 1
+
+
+cdef const void *kernels_of(bint double_precision) noexcept:
+    """The kernel_table of float64 or float32 in use."""
+    return _kernels[double_precision]
+
+
+def _load(isa):
+    """The capsules with the kernels of `isa` for float32 and float64."""
+    return [
+        importlib.import_module(f"fastlstm._kernels.{isa}_{dtype}").kernels
+        for dtype in ("float32", "float64")
+    ]
+
+
+def available_isas():
+    """Names of the instruction sets that this build has and this CPU can run, best first."""
+    found = []
+    for isa in ISAS:
+        if cpu_supports(isa.encode()):
+            try:
+                _load(isa)
+            except ModuleNotFoundError:
+                continue
+            found.append(isa)
+    return tuple(found)
+
+
+def get_isa():
+    """Name of the instruction set in use."""
+    return _isa
+
+
+def set_isa(isa):
+    """Use another instruction set from the next call on; what is packed already stays as it is.
+
+    Raises
+    ------
+    ValueError
+        If the CPU or this build does not have it.
+    """
+    global _isa
+    available = available_isas()
+    if isa not in available:
+        raise ValueError(f"FASTLSTM_ISA: expected one of {', '.join(available)}, got {isa!r}")
+    cdef int i
+    for i, capsule in enumerate(_load(isa)):
+        _kernels[i] = PyCapsule_GetPointer(capsule, "fastlstm.kernels")
+    _isa = isa
+
+
+def get_num_threads():
+    """Return the largest number of threads that a call may use."""
+    return _threads
+
+
+def set_num_threads(n):
+    """Set the largest number of threads that a call may use.
+
+    Results do not depend on it. The default is FASTLSTM_NUM_THREADS, or the number of CPUs that
+    the process may use. Small calls use fewer.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError
+        If `n` is not an integer.
+    ValueError
+        If `n` is less than 1.
+
+    Examples
+    --------
+    >>> import fastlstm
+    >>> before = fastlstm.get_num_threads()
+    >>> fastlstm.set_num_threads(1)
+    >>> fastlstm.get_num_threads()
+    1
+    >>> fastlstm.set_num_threads(before)
+    """
+    global _threads
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"n: expected an integer, got {type(n).__name__}")
+    if n < 1:
+        raise ValueError(f"n: expected at least 1, got {n}")
+    _threads = min(n, TEAM_MOST_THREADS)
+
+
+def show_config():
+    """Print version, instruction set, threads and build, for bug reports and benchmarks.
+
+    Examples
+    --------
+    >>> import fastlstm
+    >>> fastlstm.show_config()  # doctest: +ELLIPSIS
+    fastlstm ...
+    """
+    import numpy
+    import scipy
+
+    from fastlstm._version import __version__
+
+    cdef char name[49]
+    cpu_name(name)
+    cpu = name.decode("ascii", "replace").strip() or os.uname().machine
+    print(f"fastlstm {__version__}, NumPy {numpy.__version__}, SciPy {scipy.__version__}, "
+          f"Python {sys.version.split()[0]}")
+    print(f"cpu: {cpu}")
+    print(f"instruction set: {_isa} (available: {', '.join(available_isas())})")
+    print(f"threads: {_threads}")
+
+
+cdef void run_team(team_body body, void *job, int threads) noexcept nogil:
+    team_run(body, job, threads)
+
+
+cdef void barrier(int threads) noexcept nogil:
+    team_barrier(threads)
+
+
+cdef int threads_for(double operations) noexcept nogil:
+    """How many threads a call of so many multiply-adds gets: waking one costs as much as 300,000."""
+    cdef double most = operations / 300_000
+    if most < 1:
+        return 1
+    return _threads if most > _threads else <int>most
+
+
+cdef size_t padded(size_t size) noexcept nogil:
+    """`size` bytes rounded up to whole cache lines."""
+    return (size + 63) & ~<size_t>63
+
+
+cdef enum:
+    SPARE_BLOCKS = 32
+    SPARE_BYTES = 256 << 20
+
+# Blocks of buffers that are gone, the newest last. Fresh memory costs a page fault per 4 kB, which
+# is a good part of the time of a training step. The GIL guards them.
+cdef Block _spare[SPARE_BLOCKS]
+cdef int _spare_blocks = 0
+cdef size_t _spare_bytes = 0
+
+
+cdef Block take_spare(int i) noexcept:
+    global _spare_blocks, _spare_bytes
+    cdef Block block = _spare[i]
+    _spare_blocks -= 1
+    _spare_bytes -= block.size
+    for i in range(i, _spare_blocks):
+        _spare[i] = _spare[i + 1]
+    return block
+
+
+cdef class Buffer:
+    def __cinit__(self, size_t size):
+        cdef int i
+        size = padded(size) + 64
+        for i in range(_spare_blocks - 1, -1, -1):
+            if size <= _spare[i].size <= 2 * size:
+                self.block = take_spare(i)
+                return
+        self.block.memory = malloc(size)
+        if self.block.memory == NULL:
+            raise MemoryError(f"no memory for {size} bytes")
+        self.block.size = size
+
+    def __dealloc__(self):
+        global _spare_blocks, _spare_bytes
+        if self.block.memory == NULL:
+            return
+        if self.block.size > SPARE_BYTES:
+            free(self.block.memory)
+            return
+        while _spare_blocks == SPARE_BLOCKS or _spare_bytes + self.block.size > SPARE_BYTES:
+            free(take_spare(0).memory)
+        _spare[_spare_blocks] = self.block
+        _spare_blocks += 1
+        _spare_bytes += self.block.size
+
+    cdef void *take(self, size_t size) noexcept nogil:
+        """The next `size` bytes; the sum of all padded sizes may not exceed that of the buffer."""
+        cdef void *piece = <char *>padded(<uintptr_t>self.block.memory) + self.taken
+        self.taken += padded(size)
+        return piece
+
+
+def _threads_from_environment():
+    text = os.environ.get("FASTLSTM_NUM_THREADS")
+    if text is None:
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ValueError(f"FASTLSTM_NUM_THREADS: expected a positive integer, got {text!r}")
+    return int(text)
+
+
+set_num_threads(_threads_from_environment())
+set_isa(os.environ.get("FASTLSTM_ISA") or available_isas()[0])

@@ -1,0 +1,8 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Time loops and BPTT in float32."""
+
+ctypedef float real
+
+include "_sequence.pxi"
+include "_stream.pxi"
+include "_probe.pxi"

@@ -1,0 +1,13 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Time loops and BPTT in float64."""
+
+cdef extern from *:
+    """
+    #define FASTLSTM_DOUBLE
+    """
+
+ctypedef double real
+
+include "_sequence.pxi"
+include "_stream.pxi"
+include "_probe.pxi"
