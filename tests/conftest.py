@@ -1,0 +1,29 @@
+"""Fixtures for every test: each instruction set of this CPU, each dtype, a seeded generator."""
+
+import numpy as np
+import pytest
+from helpers import forced_isa
+
+from fastlstm import _runtime
+
+
+def pytest_configure(config):
+    """Leave out the slow tests unless -m asks for them."""
+    config.option.markexpr = config.option.markexpr or "not slow"
+
+
+@pytest.fixture(params=_runtime.available_isas())
+def isa(request):
+    """Force one instruction set during the test."""
+    with forced_isa(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20260101)
