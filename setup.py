@@ -24,10 +24,13 @@ elif MACHINE in ("aarch64", "arm64"):
 else:
     ISA_FLAGS = {"scalar": []}
 
-# No contraction: fma stands where it is meant, so that results do not depend on the compiler's mood.
+# No contraction: fma stands where it is meant, so that bits do not depend on the compiler's choice.
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fvisibility=hidden"]
-HEADERS = [f"csrc/{name}.h" for name in ("activations", "cpu", "fingerprint", "kernels", "roofline", "team", "tile")]
+HEADERS = [
+    f"csrc/{name}.h"
+    for name in ("activations", "cpu", "fingerprint", "kernels", "roofline", "team", "tile")
+]
 HEADERS += [f"csrc/simd/{name}.h" for name in ("real", "vector", *ISA_FLAGS)]
 
 
@@ -49,14 +52,19 @@ EXTENSIONS = [
 ]
 for dtype in ("float32", "float64"):
     EXTENSIONS.append(
-        extension(f"_sequence_{dtype}", depends=[f"{PACKAGE}/_{part}.pxi" for part in ("sequence", "stream", "probe")])
+        extension(
+            f"_sequence_{dtype}",
+            depends=[f"{PACKAGE}/_{part}.pxi" for part in ("sequence", "stream", "probe")],
+        )
     )
     for isa, isa_flags in ISA_FLAGS.items():
         EXTENSIONS.append(
             extension(
                 f"_kernels.{isa}_{dtype}",
                 flags=isa_flags,
-                depends=[f"{PACKAGE}/_kernels/{part}.pxi" for part in ("_kernels", "_cells", "_vector")],
+                depends=[
+                    f"{PACKAGE}/_kernels/{part}.pxi" for part in ("_kernels", "_cells", "_vector")
+                ],
             )
         )
 
@@ -65,6 +73,7 @@ class BuildExt(build_ext):
     """Flags by compiler, and a clear word where there is none."""
 
     def build_extensions(self):
+        """Set the flags that the compiler at hand understands, then build."""
         if self.compiler.compiler_type == "unix":
             for ext in self.extensions:
                 ext.extra_compile_args = FLAGS + ext.extra_compile_args
@@ -73,7 +82,8 @@ class BuildExt(build_ext):
             self.find_compiler()
         else:  # vector code is written for gcc and clang
             self.extensions = [
-                ext for ext in self.extensions
+                ext
+                for ext in self.extensions
                 if not ext.name.startswith("fastlstm._kernels.") or "scalar" in ext.name
             ]
             for ext in self.extensions:

@@ -98,7 +98,7 @@ def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp]
         raise TypeError(f"lengths: expected integers, got {array.dtype}")
     if array.shape != (B,):
         raise ValueError(f"lengths: expected {(B,)}, got {array.shape}")
-    if B and not (0 <= array.min() and array.max() <= T):
+    if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths: expected values in [0, {T}], got {array.min()}..{array.max()}")
     return np.ascontiguousarray(array, dtype=np.intp)
 
@@ -133,9 +133,9 @@ def readable(array: NDArray) -> NDArray:
     if flags.c_contiguous and flags.aligned:
         return array
     size = array.itemsize
-    if flags.aligned and all(stride % size == 0 for stride in array.strides):
-        if array.ndim < 3 or array.strides[-1] == size or array.shape[-1] == 1:
-            return array
+    whole = flags.aligned and all(stride % size == 0 for stride in array.strides)
+    if whole and (array.ndim < 3 or array.strides[-1] == size or array.shape[-1] == 1):
+        return array
     return np.ascontiguousarray(array)
 
 

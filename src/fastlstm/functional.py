@@ -11,10 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastlstm import _sequence_float32, _sequence_float64
 from fastlstm._arguments import (
+    LSTMArguments,
     LSTMGradients,
     LSTMOutput,
     check_lstm,
@@ -42,13 +43,14 @@ class LSTMTape:
         unit.
     """
 
-    def __init__(self, core_tape: Any, shapes: dict[str, tuple[int, ...] | None], reverse: bool):
+    def __init__(self, core_tape: Any, given: LSTMArguments, reverse: bool):
         self._core_tape = core_tape
-        self._shapes = shapes
+        self._shapes = {name: a.shape for name, a in given._asdict().items() if a is not None}
         self._reverse = reverse
 
     @property
     def nbytes(self) -> int:
+        """Memory that the tape holds."""
         return self._core_tape.nbytes
 
     def __repr__(self) -> str:
@@ -56,7 +58,7 @@ class LSTMTape:
 
 
 def run_forward(core, weights, x, h_0, c_0, lengths, reverse, training, y):
-    """Run one direction over checked arguments; fills y and returns h_n, c_n and the core's tape."""
+    """Run one direction over checked arguments: fill y, return h_n, c_n and the core's tape."""
     B, H = x.shape[1], weights.H
     h_n = np.empty((B, H), x.dtype)
     c_n = np.empty((B, H), x.dtype)
@@ -186,11 +188,7 @@ def lstm_forward(
     h_n, c_n, core_tape = run_forward(
         core, weights, args.x, args.h_0, args.c_0, args.lengths, reverse, training, y
     )
-    tape = None
-    if training:
-        shapes = {name: None if a is None else a.shape for name, a in args._asdict().items()}
-        tape = LSTMTape(core_tape, shapes, reverse)
-    return LSTMOutput(y, h_n, c_n, tape)
+    return LSTMOutput(y, h_n, c_n, LSTMTape(core_tape, args, reverse) if training else None)
 
 
 def lstm_backward(
@@ -238,23 +236,20 @@ def lstm_backward(
     if not isinstance(tape, LSTMTape):
         raise TypeError(f"tape: expected an LSTMTape, got {type(tape).__name__}")
     shapes = tape._shapes
-    T, B, I = shapes["x"]
+    T, B, _ = shapes["x"]
     H = shapes["w_hh"][1]
     core_tape = tape._core_tape
     dtype = core_tape.x.dtype
     dy = check_optional("dy", dy, (T, B, H), dtype)
     dh_n = check_optional("dh_n", dh_n, (B, H), dtype)
     dc_n = check_optional("dc_n", dc_n, (B, H), dtype)
-    gradients = LSTMGradients(
-        *(
-            None if shapes.get(name) is None else np.zeros(shapes[name], dtype)
-            for name in LSTMGradients._fields
-        )
-    )
+    arrays: dict[str, Any] = dict.fromkeys(LSTMGradients._fields)
+    arrays |= {name: np.zeros(shapes[name], dtype) for name in arrays if name in shapes}
+    gradients = LSTMGradients(**arrays)
     run_backward(
         CORES[dtype],
         core_tape,
-        shapes["lengths"] is not None,
+        "lengths" in shapes,
         tape._reverse,
         dy,
         dh_n,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastlstm._arguments import REAL_DTYPES, check_array, check_lengths, check_optional, check_real
+from fastlstm._arguments import REAL_DTYPES, check_lengths, check_optional, check_real
 from fastlstm.functional import CORES, run_backward, run_forward
 
 if TYPE_CHECKING:
@@ -207,7 +207,8 @@ class LSTM:
             weights, parts = [], []
             for suffix in self._suffixes(layer):
                 arrays = tuple(
-                    self.params.get(f"{kind}_{suffix}") for kind in ("weight_ih", "weight_hh", "bias")
+                    self.params.get(f"{kind}_{suffix}")
+                    for kind in ("weight_ih", "weight_hh", "bias")
                 )
                 size = sum(a.size for a in arrays if a is not None)
                 weights.append(arrays)
@@ -274,13 +275,21 @@ class LSTM:
         )
         return h, c
 
+    def _dropout_mask(self, shape: tuple[int, ...]) -> NDArray:
+        """Return what to multiply with: 0, or where it is kept 1 / (1 - dropout)."""
+        kept = self._rng.random(shape) >= self.dropout
+        scale = 1 / (1 - self.dropout) if self.dropout < 1 else 0
+        return np.multiply(kept, scale, dtype=self.dtype)
+
     def _run(self, x: ArrayLike, state: Any, lengths: ArrayLike | None, training: bool):
         x = self._check_input(x)
         T, B, _ = x.shape
         h_0, c_0 = self._check_state("state", state, B)
         lengths = check_lengths(lengths, T, B)
         H, D = self.hidden_size, self.num_directions
-        h_n, c_n, tapes, masks = [], [], [], []
+        h_n, c_n = [], []
+        tapes: list[list[Any]] = []
+        masks: list[NDArray] = []
         for layer in range(self.num_layers):
             if self.batch_first and layer == self.num_layers - 1:
                 y = np.empty((B, T, D * H), self.dtype).transpose(1, 0, 2)
@@ -305,12 +314,8 @@ class LSTM:
                 tapes[layer].append(tape)
             x = y
             if training and self.dropout and layer < self.num_layers - 1:
-                keep = 1 - self.dropout
-                mask = (self._rng.random(y.shape) < keep).astype(self.dtype)
-                if keep:
-                    mask /= self.dtype.type(keep)
-                masks.append(mask)
-                x = y * mask
+                masks.append(self._dropout_mask(y.shape))
+                x = y * masks[-1]
         if self.batch_first:
             y = y.transpose(1, 0, 2)
         if len(h_n) == 1:
@@ -366,9 +371,7 @@ class LSTM:
         y, state, tape = self._run(x, state, lengths, training=True)
         return y, state, tape
 
-    def backward(
-        self, tape: Tape, dy: ArrayLike | None = None, dstate: Any = None
-    ) -> Gradients:
+    def backward(self, tape: Tape, dy: ArrayLike | None = None, dstate: Any = None) -> Gradients:
         """Backpropagate through time.
 
         Parameters
@@ -394,44 +397,38 @@ class LSTM:
         T, B = tape.shape
         H, D, L = self.hidden_size, self.num_directions, self.num_layers
         dh_n, dc_n = self._check_state("dstate", dstate, B)
-        if dy is not None:
-            shape = (B, T, D * H) if self.batch_first else (T, B, D * H)
-            dy = check_array("dy", dy, shape, self.dtype)
-            if self.batch_first:
-                dy = dy.transpose(1, 0, 2)
+        shape = (B, T, D * H) if self.batch_first else (T, B, D * H)
+        dout = check_optional("dy", dy, shape, self.dtype)
+        if dout is not None and self.batch_first:
+            dout = dout.transpose(1, 0, 2)
         flat = np.zeros_like(self.flat)
         params = self._views(flat)
         dh_0 = np.empty((L * D, B, H), self.dtype)
         dc_0 = np.empty((L * D, B, H), self.dtype)
         for layer in reversed(range(L)):
             I = self.input_size if layer == 0 else D * H
-            dxs = []
+            parts: list[NDArray] = []
             for direction, suffix in enumerate(self._suffixes(layer)):
                 i = layer * D + direction
-                if self.batch_first and layer == 0:
-                    dx = np.zeros((B, T, I), self.dtype).transpose(1, 0, 2)
-                else:
-                    dx = np.zeros((T, B, I), self.dtype)
+                parts.append(np.zeros((T, B, I), self.dtype))
                 run_backward(
                     self._core,
                     tape.directions[layer][direction],
                     tape.ragged,
                     direction == 1,
-                    None if dy is None else dy[:, :, direction * H : (direction + 1) * H],
+                    None if dout is None else dout[:, :, direction * H : (direction + 1) * H],
                     None if dh_n is None else dh_n[i],
                     None if dc_n is None else dc_n[i],
-                    dx,
+                    parts[-1],
                     params[f"weight_ih_{suffix}"],
                     params[f"weight_hh_{suffix}"],
                     params.get(f"bias_{suffix}"),
                     dh_0[i],
                     dc_0[i],
                 )
-                dxs.append(dx)
-            dy = dxs[0] if D == 1 else dxs[0] + dxs[1]
-            if layer and tape.masks:
-                dy *= tape.masks[layer - 1]
-        return Gradients(dy.transpose(1, 0, 2) if self.batch_first else dy, (dh_0, dc_0), params, flat)
+            dx = parts[0] if D == 1 else parts[0] + parts[1]
+            dout = dx * tape.masks[layer - 1] if layer and tape.masks else dx
+        return Gradients(dx.transpose(1, 0, 2) if self.batch_first else dx, (dh_0, dc_0), params, flat)
 
     def stream(self, batch_size: int = 1) -> "Stream":
         """Return a `Stream`, which runs the layers one time step after the other.

@@ -1,0 +1,1 @@
+from fastlstm._sequence_float32 import *  # noqa: F403
