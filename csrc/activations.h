@@ -46,33 +46,32 @@ static inline vec vec_polynomial(const real *c, int length, vec x)
     return y;
 }
 
-static inline vec vec_nearest(vec x)
-{
-    return (x + vec_splat(ROUND_TO_INTEGER)) - vec_splat(ROUND_TO_INTEGER);
-}
-
 /* e / (1 + e), e = exp(x). Bounded above, where it is 1 to the last bit, so that e stays finite. */
 static inline vec vec_sigmoid(vec x)
 {
+    const vec bias = vec_splat(INTEGER_BIAS);
     x = vec_most(vec_least(x, vec_splat(40)), vec_splat(EXP_IS_ZERO));
-    const vec n = vec_nearest(x * vec_splat(LOG2_E));
+    const vec n = vec_fma(x, vec_splat(LOG2_E), bias) - bias;
     vec r = vec_fma(n, vec_splat(-LN2_HIGH), x);
     r = vec_fma(n, vec_splat(-LN2_LOW), r);
     const vec e = vec_scale(vec_polynomial(EXP, LENGTH(EXP), r), n);
     return vec_divide(e, vec_splat(1) + e);
 }
 
-/* m / (2 + m), m = expm1(-2|x|), with the sign of x: no cancellation anywhere, and exactly odd. */
+/* -m / (2 + m), m = expm1(-2|x|), with the sign of x: no cancellation anywhere, and exactly odd.
+ * 2 + m has its own fma: rounded twice it would cost another ulp where tanh is close to 1. */
 static inline vec vec_tanh(vec x)
 {
+    const vec bias = vec_splat(INTEGER_BIAS), one = vec_splat(1);
     const vec a = vec_most(vec_negative_abs(x), vec_splat(-20));
-    const vec n = vec_nearest(a * vec_splat(2 * LOG2_E));
+    const vec t = vec_fma(a, vec_splat(2 * LOG2_E), bias);
+    const vec n = t - bias;
     vec r = vec_fma(n, vec_splat(-LN2_HIGH / 2), a);
     r = vec_fma(n, vec_splat(-LN2_LOW / 2), r);
     const vec p = vec_fma(r * r, vec_polynomial(EXPM1_2, LENGTH(EXPM1_2), r), r + r);
-    const vec power = vec_exp2(n);
-    const vec m = vec_fma(power, p, power - vec_splat(1));
-    return vec_with_sign(vec_divide(m, m + vec_splat(2)), x);
+    const vec power = vec_exp2_biased(t);
+    const vec m = vec_fma(power, p, power - one);
+    return vec_with_sign(vec_divide(m, vec_fma(power, p, power + one)), x);
 }
 
 #endif

@@ -2,8 +2,8 @@
  * (src/fastlstm/_kernels) and the time loops (src/fastlstm/_sequence.pxi).
  *
  * LANES, PANEL = 4 * LANES: reals in a vector and in a panel row, see tile.h
- * P = ceil(H / LANES)     panels of gates; Hp = P * LANES, the padded hidden size
- * Q = ceil(H / PANEL)     panels of plain columns; Hq = Q * PANEL
+ * P = ceil(H / LANES)    panels of gates
+ * Hp = P * LANES         the padded hidden size; Ip likewise the padded input size
  *
  * A matrix (rows, N) is a pointer and, where it is not N, a stride: the distance of rows in reals.
  * All memory is the caller's; a kernel keeps no pointer, allocates nothing and takes no lock.
@@ -23,17 +23,32 @@ typedef struct {
     void (*pack_gates)(real *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
                        ptrdiff_t H, ptrdiff_t K);
 
-    /* w (K, N) as panels of its columns (ceil(N / PANEL), K, PANEL), columns beyond N as 0. */
+    /* w (K, N) as panels of its columns (ceil(N / PANEL), K, 4, LANES), the last one of as few
+     * vectors as hold its columns, columns beyond N as 0. */
     void (*pack_columns)(real *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
                          ptrdiff_t K, ptrdiff_t N);
 
-    /* z := init + a @ w for `panels` packed panels of w.
-     * z, init (rows, panels * PANEL); a (rows, K). init_stride 0 repeats one row; init may be z. */
+    /* z := init + a @ w for packed panels of w.
+     * z, init (rows, vectors * LANES); a (rows, K). init_stride 0 repeats one row; init may be z. */
     void (*product)(real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
                     const real *a, ptrdiff_t a_stride, const real *w,
-                    ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K);
+                    ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t K);
 
-    /* One LSTM time step for the hidden units of panels first <= p < last.
+    /* z := init + a.T @ d.  z, init (M, panels * PANEL), a (rows, M), d (rows, panels * PANEL).
+     * init_stride 0 repeats one row; init may be z. */
+    void (*outer_product)(real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+                          const real *a, ptrdiff_t a_stride, const real *d, ptrdiff_t d_stride,
+                          ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows);
+
+    /* w (N, M) += z.T for columns first <= j < last of z (M, N). */
+    void (*add_transposed)(real *w, const real *z, ptrdiff_t z_stride,
+                           ptrdiff_t M, ptrdiff_t first, ptrdiff_t last);
+
+    /* Whether a BLAS is likely to multiply faster than `outer_product` here. */
+    int prefer_blas;
+
+    /* One LSTM time step for the hidden units of panels first <= p < last, taken from the last one
+     * to the first if `descending`: alternating finds in the cache what the step before left.
      * h (rows, H)           out
      * c, c_prev (rows, Hp)  out, in; may be the same
      * z (rows, P, 4, LANES) in: x_t @ W_ih.T + b; out: the gates i, f, g, o
@@ -41,12 +56,13 @@ typedef struct {
     void (*lstm_forward_step)(real *h, ptrdiff_t h_stride, real *c, const real *c_prev,
                               ptrdiff_t c_stride, real *z, ptrdiff_t z_stride,
                               const real *h_prev, ptrdiff_t h_prev_stride, const real *w_hh,
-                              ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last);
+                              ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last,
+                              int descending);
 
     /* The element-wise part of the same step backward.
      * dz (rows, 4, H)       out
      * dc (rows, Hp)         in: dL/dc_t from the future; out: dL/dc_{t-1}
-     * dh (rows, Hq), dy (rows, H)  in: their sum is dL/dh_t; dy_stride 0 repeats one row
+     * dh (rows, Hp), dy (rows, H)  in: their sum is dL/dh_t; dy_stride 0 repeats one row
      * gates (rows, P, 4, LANES), c, c_prev (rows, Hp)  in, as the forward step left them */
     void (*lstm_backward_cells)(real *dz, ptrdiff_t dz_stride, real *dc, ptrdiff_t dc_stride,
                                 const real *dh, ptrdiff_t dh_stride,
@@ -56,7 +72,7 @@ typedef struct {
                                 ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last);
 
     /* sums (N,) += the sum of the rows of a (rows, N), top to bottom. */
-    void (*add_rows)(real *sums, const real *a, ptrdiff_t rows, ptrdiff_t N);
+    void (*add_rows)(real *sums, const real *a, ptrdiff_t a_stride, ptrdiff_t rows, ptrdiff_t N);
 
     /* out (fingerprint_reals,) := a fingerprint of x (n,), see fingerprint.h. */
     void (*fingerprint)(real_bits *out, const real *x, ptrdiff_t n);

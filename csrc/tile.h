@@ -2,7 +2,7 @@
  *
  * A panel holds 4 * LANES columns of the right-hand matrix, row after row: [K][4][LANES]. For gate
  * weights these are the four gates of LANES hidden units, so that a row of the product has all that
- * the cell of these units needs.
+ * the cell of these units needs; for plain columns the last panel is as narrow as it can be.
  *
  * Each element of a product is one chain  z = fma(a[k], w[k], z),  k = 0, 1, ..., K - 1.  Hence its
  * bits depend neither on the other rows, nor on how rows and panels are divided over tiles, calls
@@ -30,77 +30,117 @@
 
 #define PANEL (4 * LANES)
 
-/* `rows` rows by `panels` panels, both compile-time constants where it is inlined. */
+/* z := init + a @ w for `rows` rows and `panels` panels of `vectors` vectors each, all three
+ * compile-time constants where it is inlined. Element (k, j) of a panel is w[k * w_step + j]. */
 ALWAYS_INLINE void tile(
-    const int rows, const int panels,
-    real *z, ptrdiff_t z_stride,           /* out (rows, panels * PANEL) */
-    const real *init, ptrdiff_t init_stride, /* z starts from this; stride 0 repeats a row; may be z */
-    const real *a, ptrdiff_t a_stride,     /* (rows, K), K contiguous */
-    const real *w, ptrdiff_t w_stride,     /* panels of (K, PANEL), w_stride apart */
-    ptrdiff_t K)
+    const int rows, const int panels, const int vectors,
+    real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+    const real *a, ptrdiff_t a_stride, ptrdiff_t a_step,
+    const real *w, ptrdiff_t w_stride, ptrdiff_t w_step, ptrdiff_t K)
 {
     vec acc[TILE_ROWS][2][4];
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int p = 0; p < panels; p++)
-            UNROLL for (int g = 0; g < 4; g++)
-                acc[r][p][g] = vec_load(init + r * init_stride + p * PANEL + g * LANES);
-    for (ptrdiff_t k = 0; k < K; k++, w += PANEL)
+            UNROLL for (int v = 0; v < vectors; v++)
+                acc[r][p][v] = vec_load(init + r * init_stride + p * PANEL + v * LANES);
+    for (ptrdiff_t k = 0; k < K; k++, w += w_step, a += a_step)
         UNROLL for (int p = 0; p < panels; p++) {
-            vec column[4];
-            UNROLL for (int g = 0; g < 4; g++)
-                column[g] = vec_load(w + p * w_stride + g * LANES);
+            vec row[4];
+            UNROLL for (int v = 0; v < vectors; v++)
+                row[v] = vec_load(w + p * w_stride + v * LANES);
             UNROLL for (int r = 0; r < rows; r++) {
-                const vec x = vec_splat(a[r * a_stride + k]);
-                UNROLL for (int g = 0; g < 4; g++)
-                    acc[r][p][g] = vec_fma(x, column[g], acc[r][p][g]);
+                const vec x = vec_splat(a[r * a_stride]);
+                UNROLL for (int v = 0; v < vectors; v++)
+                    acc[r][p][v] = vec_fma(x, row[v], acc[r][p][v]);
             }
         }
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int p = 0; p < panels; p++)
-            UNROLL for (int g = 0; g < 4; g++)
-                vec_store(z + r * z_stride + p * PANEL + g * LANES, acc[r][p][g]);
+            UNROLL for (int v = 0; v < vectors; v++)
+                vec_store(z + r * z_stride + p * PANEL + v * LANES, acc[r][p][v]);
 }
 
-/* z = init + a @ w over `panels` panels: z (rows, panels * PANEL), a (rows, K).
- * Strides are in elements; init_stride 0 repeats one row; init may be z; nothing else may overlap. */
-static void panel_product(
-    real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
-    const real *a, ptrdiff_t a_stride, const real *w,
-    ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K)
+/* The same for one panel and any number of rows. */
+ALWAYS_INLINE void tiles(
+    const int vectors, real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+    const real *a, ptrdiff_t a_stride, ptrdiff_t a_step,
+    const real *w, ptrdiff_t w_step, ptrdiff_t rows, ptrdiff_t K)
 {
-    const ptrdiff_t w_stride = K * PANEL;
-    ptrdiff_t p = 0;
-    if (rows == 1)
-        /* one row alone leaves the fma units waiting for each other: two panels at once */
-        for (; p + 1 < panels; p += 2)
-            tile(1, 2, z + p * PANEL, z_stride, init + p * PANEL, init_stride, a, a_stride,
-                 w + p * w_stride, w_stride, K);
-    for (; p < panels; p++) {
-        ptrdiff_t left = rows;
-        real *z_p = z + p * PANEL;
-        const real *init_p = init + p * PANEL, *a_p = a, *w_p = w + p * w_stride;
-        while (left) {
-            /* even blocks: 32 = 6 + 6 + 5 + 5 + 5 + 5 */
-            const ptrdiff_t blocks = (left + TILE_ROWS - 1) / TILE_ROWS;
-            const ptrdiff_t n = (left + blocks - 1) / blocks;
-            switch (n) {
-#define CASE(n) \
-    case n: tile(n, 1, z_p, z_stride, init_p, init_stride, a_p, a_stride, w_p, w_stride, K); break;
+    while (rows) {
+        /* even blocks: 32 = 6 + 6 + 5 + 5 + 5 + 5 */
+        const ptrdiff_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
+        const ptrdiff_t n = (rows + blocks - 1) / blocks;
+        switch (n) {
+#define CASE(n)                                                                                   \
+    case n:                                                                                       \
+        tile(n, 1, vectors, z, z_stride, init, init_stride, a, a_stride, a_step, w, 0, w_step, K); \
+        break;
 #if TILE_ROWS >= 6
-                CASE(6) CASE(5) CASE(4)
+            CASE(6) CASE(5) CASE(4)
 #endif
 #if TILE_ROWS >= 3
-                CASE(3)
+            CASE(3)
 #endif
-                CASE(2) CASE(1)
+            CASE(2) CASE(1)
 #undef CASE
-            }
-            z_p += n * z_stride;
-            init_p += n * init_stride;
-            a_p += n * a_stride;
-            left -= n;
         }
+        z += n * z_stride;
+        init += n * init_stride;
+        a += n * a_stride;
+        rows -= n;
     }
+}
+
+/* z := init + a @ w over full panels. One row alone would leave the fma units waiting for each
+ * other, and takes two panels at once. */
+ALWAYS_INLINE void full_panels(
+    real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+    const real *a, ptrdiff_t a_stride, ptrdiff_t a_step,
+    const real *w, ptrdiff_t w_stride, ptrdiff_t w_step,
+    ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K)
+{
+    ptrdiff_t p = 0;
+    if (rows == 1)
+        for (; p + 1 < panels; p += 2)
+            tile(1, 2, 4, z + p * PANEL, z_stride, init + p * PANEL, init_stride,
+                 a, a_stride, a_step, w + p * w_stride, w_stride, w_step, K);
+    for (; p < panels; p++)
+        tiles(4, z + p * PANEL, z_stride, init + p * PANEL, init_stride, a, a_stride, a_step,
+              w + p * w_stride, w_step, rows, K);
+}
+
+/* z := init + a @ w, w in packed panels of which the last may be narrower: [K][1..4][LANES].
+ * z, init (rows, vectors * LANES), a (rows, K). init_stride 0 repeats one row; init may be z. */
+static void product(
+    real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+    const real *a, ptrdiff_t a_stride, const real *w,
+    ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t K)
+{
+    const ptrdiff_t panels = vectors / 4;
+    full_panels(z, z_stride, init, init_stride, a, a_stride, 1, w, K * PANEL, PANEL,
+                rows, panels, K);
+    z += panels * PANEL;
+    init += panels * PANEL;
+    w += panels * K * PANEL;
+    switch (vectors % 4) {
+#define CASE(n)                                                                                    \
+    case n:                                                                                        \
+        tiles(n, z, z_stride, init, init_stride, a, a_stride, 1, w, n * LANES, rows, K);           \
+        break;
+        CASE(3) CASE(2) CASE(1)
+#undef CASE
+    }
+}
+
+/* z := init + a.T @ d for some panels of columns: the weight gradients.
+ * z, init (M, panels * PANEL), a (rows, M), d (rows, panels * PANEL) with any row strides. */
+static void outer_product(
+    real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+    const real *a, ptrdiff_t a_stride, const real *d, ptrdiff_t d_stride,
+    ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows)
+{
+    full_panels(z, z_stride, init, init_stride, a, 1, a_stride, d, PANEL, d_stride,
+                M, panels, rows);
 }
 
 #endif

@@ -13,9 +13,9 @@
  *   vec_most(x, bound)        max(x, bound), and NaN where x is NaN
  *   vec_negative_abs(x)       -|x|
  *   vec_with_sign(m, x)       |m| with the sign of x
- *   vec_exp2(n)               2^n for integral n in [-126, 127]
- *   vec_scale(x, n)           x * 2^n for integral n in [-252, 127], underflowing gradually
- *                             (for double: -1022 and -2044 in place of -126 and -252)
+ *   vec_exp2_biased(t)        2^n for t = n + INTEGER_BIAS, which has n and the exponent's bias
+ *                             in its last bits; n in [-126, 127], for double [-1022, 1023]
+ *   vec_scale(x, n)           x * 2^n for integral n in twice that range, underflowing gradually
  */
 #ifndef FASTLSTM_SIMD_H
 #define FASTLSTM_SIMD_H
@@ -50,20 +50,19 @@ static inline vec vec_with_sign(vec m, vec x)
     return m;
 }
 
-static inline vec vec_exp2(vec n)
+static inline vec vec_exp2_biased(vec t)
 {
     real_bits bits;
-    n += ROUND_TO_INTEGER + EXPONENT_BIAS;
-    memcpy(&bits, &n, sizeof bits);
+    memcpy(&bits, &t, sizeof bits);
     bits <<= MANTISSA_BITS;
-    memcpy(&n, &bits, sizeof n);
-    return n;
+    memcpy(&t, &bits, sizeof t);
+    return t;
 }
 
 static inline vec vec_scale(vec x, vec n)
 {
-    const vec half = (n * (real)0.5 + ROUND_TO_INTEGER) - ROUND_TO_INTEGER;
-    return x * vec_exp2(half) * vec_exp2(n - half);
+    const vec half = n * (real)0.5 + INTEGER_BIAS;
+    return x * vec_exp2_biased(half) * vec_exp2_biased(n - (half - INTEGER_BIAS) + INTEGER_BIAS);
 }
 
 #endif

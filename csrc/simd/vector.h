@@ -31,10 +31,7 @@ static inline vec vec_with_sign(vec m, vec x)
     return (vec)(((vec_bits)m & ~SIGN_BIT) | ((vec_bits)x & SIGN_BIT));
 }
 
-static inline vec vec_exp2(vec n)
-{
-    return (vec)((vec_bits)(n + (ROUND_TO_INTEGER + EXPONENT_BIAS)) << MANTISSA_BITS);
-}
+static inline vec vec_exp2_biased(vec t) { return (vec)((vec_bits)t << MANTISSA_BITS); }
 
 /* For sets without masked loads and stores and without a scaling instruction. */
 #ifndef VECTOR_HAS_MASKS
@@ -50,8 +47,8 @@ static inline void vec_store_n(real *p, vec v, int n) { memcpy(p, &v, n * sizeof
 
 static inline vec vec_scale(vec x, vec n)
 {
-    const vec half = (n * (real)0.5 + ROUND_TO_INTEGER) - ROUND_TO_INTEGER;
-    return x * vec_exp2(half) * vec_exp2(n - half);
+    const vec half = n * (real)0.5 + INTEGER_BIAS;
+    return x * vec_exp2_biased(half) * vec_exp2_biased(n - (half - INTEGER_BIAS) + INTEGER_BIAS);
 }
 
 #endif

@@ -1,100 +1,24 @@
-"""The libraries that `fastlstm bench` compares with, and how they are compared.
+"""The libraries that `fastlstm bench` compares with.
 
 Decisions:
 a) A peer is a class with a method `prepare`, and a place in `PEERS`. It is imported only when it is
    asked for. fastlstm itself is one of them, so that all are called in the same way.
 b) Each does what its users would do: weights are handed over once, outside of what is timed; states
    and results stay in the library's own arrays.
-c) Before anything is timed, results must agree with those of fastlstm.
-d) Calls take turns, since the machine's speed changes from one second to the next.
+c) What a peer changes in its library (number of threads, mostly) it puts back in `close`.
 """
 
 import contextlib
 import importlib
 import os
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 import fastlstm
-
-Call = Callable[[], Sequence[Any]]
-
-KINDS = ("forward", "train", "ragged", "step")
-
-# relative to the largest element; gradients are sums over all rows and steps
-TOLERANCE = {np.dtype(np.float32): 2e-4, np.dtype(np.float64): 1e-9}
-
-
-class Case(NamedTuple):
-    """What is measured: a kind of call, and the sizes.
-
-    ``forward`` is inference on whole sequences. ``train`` is forward and backward, with the
-    gradients of the input and of all parameters; ``ragged`` the same on sequences of different
-    lengths. ``step`` is one time step that takes up the state of the one before.
-    """
-
-    kind: str
-    T: int
-    B: int
-    I: int
-    H: int
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.T},{self.B},{self.I},{self.H}"
-
-
-class Problem:
-    """The arrays of a case, the same at each call.
-
-    Attributes
-    ----------
-    x : (T, B, I) array
-    w_ih, w_hh, b : arrays
-        (4H, I), (4H, H) and (4H,), in the order of `fastlstm.lstm_forward`.
-    dy : (T, B, H) array
-        Gradient of the loss with respect to the outputs, 0 past a sequence's end.
-    lengths : (B,) integers in [1, T], or None
-    """
-
-    def __init__(self, case: Case, dtype: DTypeLike = np.float32):
-        self.case = case
-        self.dtype = np.dtype(dtype)
-        kind, T, B, I, H = case
-        rng = np.random.default_rng(0)
-
-        def uniform(*shape: int) -> NDArray:
-            return rng.uniform(-1, 1, shape).astype(self.dtype)
-
-        scale = self.dtype.type(H**-0.5)
-        self.x, self.dy = uniform(T, B, I), uniform(T, B, H)
-        self.w_ih, self.w_hh, self.b = (
-            scale * uniform(4 * H, I),
-            scale * uniform(4 * H, H),
-            scale * uniform(4 * H),
-        )
-        self.lengths = rng.integers(1, T + 1, B) if kind == "ragged" else None
-        if self.lengths is not None:
-            self.dy[np.arange(T)[:, np.newaxis] >= self.lengths] = 0
-
-    @property
-    def trains(self) -> bool:
-        """Whether there is a backward pass."""
-        return self.case.kind in ("train", "ragged")
-
-    @property
-    def operations(self) -> int:
-        """Multiplications and additions of the matrix products.
-
-        The backward pass has two products where the forward pass has one.
-        """
-        _, T, B, I, H = self.case
-        rows = T * B if self.lengths is None else int(self.lengths.sum())
-        return 2 * rows * 4 * H * (I + H) * (3 if self.trains else 1)
+from fastlstm._measure import KINDS, Call, Problem
 
 
 class Peer:
@@ -134,7 +58,7 @@ class Peer:
 
 
 class Fastlstm(Peer):
-    """This package."""
+    """The package itself."""
 
     name = "fastlstm"
 
@@ -376,15 +300,15 @@ class JAX(Peer):
             dx, dweights = backward(dy)
             return y, dx, *dweights
 
-        run = jax.jit(run)
+        sequence = jax.jit(run)
         state = zeros, zeros
 
         def forward() -> Sequence[Any]:
-            return jax.block_until_ready((run(x, weights, state)[1],))
+            return jax.block_until_ready((sequence(x, weights, state)[1],))
 
         def step() -> Sequence[Any]:
             nonlocal state
-            state, _ = jax.block_until_ready(run(x, weights, state))
+            state, _ = jax.block_until_ready(sequence(x, weights, state))
             return state[:1]
 
         def train() -> Sequence[Any]:
@@ -418,54 +342,3 @@ def opened(names: Sequence[str], threads: int) -> Iterator[tuple[list[Peer], dic
             except ImportError as error:
                 skipped[name] = str(error)
         yield libraries, skipped
-
-
-def check_equal(calls: dict[str, Call], problem: Problem) -> None:
-    """Run each call once (steps three times) and compare with the call of fastlstm.
-
-    Raises
-    ------
-    RuntimeError
-        If a result differs; the message names the library.
-    """
-    times = 3 if problem.case.kind == "step" else 1
-    results = {
-        name: [[np.array(a) for a in call()] for _ in range(times)] for name, call in calls.items()
-    }
-    tolerance = TOLERANCE[problem.dtype]
-    expected = results.pop(Fastlstm.name)
-    for name, result in results.items():
-        for theirs, ours in zip(sum(result, []), sum(expected, []), strict=True):
-            difference = np.abs(theirs.reshape(ours.shape) - ours).max()
-            if not difference <= tolerance * max(1, np.abs(ours).max()):
-                raise RuntimeError(
-                    f"{name}: {problem.case} differs from fastlstm by {difference:.1e}"
-                )
-
-
-def median_times(calls: dict[str, Call], rounds: int) -> dict[str, float]:
-    """Return the median time of each call in seconds; the calls take turns.
-
-    Each round repeats a call for about 10 ms. Before it, a pause lets the threads of the library
-    before go to sleep (several spin for some milliseconds), and one call is not counted.
-    """
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        repeats[name] = max(1, int(0.01 / seconds(call)))
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            time.sleep(0.01)
-            if repeats[name] > 1:
-                call()
-            times[name].append(seconds(call, repeats[name]))
-    return {name: statistics.median(each) for name, each in times.items()}
-
-
-def seconds(call: Callable[[], Any], repeats: int = 1) -> float:
-    """Return the time of one call."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats

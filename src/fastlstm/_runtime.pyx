@@ -155,7 +155,7 @@ cdef void barrier(int threads) noexcept nogil:
 
 
 cdef int threads_for(double operations) noexcept nogil:
-    """How many threads a call of so many multiply-adds gets: waking one costs as much as 300,000."""
+    """How many threads a call of so many multiply-adds gets: waking one costs some 300,000."""
     cdef double most = operations / 300_000
     if most < 1:
         return 1

@@ -4,7 +4,7 @@
 # a) A sequence is a series of steps; at step s the first alive(s) rows take part. Ragged rows are
 #    sorted by falling length, so that they are always the first ones and cost follows sum(lengths).
 # b) Time is cut into chunks that fit into the cache. Per chunk the input product is one large
-#    product; backward, dz of a chunk is spent on dx, dW_ih and dW_hh (BLAS) while it is warm.
+#    product; backward, dz of a chunk is spent on dx, dW_ih and dW_hh while it is warm.
 # c) Threads run the same function. Each takes every n-th row through all steps, without waiting;
 #    where there are few rows, each takes some hidden units of all rows, with a barrier per step.
 # d) A row's bits depend on nothing but the row, see csrc/tile.h.
@@ -30,19 +30,30 @@ cdef extern from "kernels.h":
         void (*product)(
             real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
             const real *a, ptrdiff_t a_stride, const real *w,
-            ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K) noexcept nogil
+            ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t K) noexcept nogil
+        void (*outer_product)(
+            real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+            const real *a, ptrdiff_t a_stride, const real *d, ptrdiff_t d_stride,
+            ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows) noexcept nogil
+        void (*add_transposed)(
+            real *w, const real *z, ptrdiff_t z_stride,
+            ptrdiff_t M, ptrdiff_t first, ptrdiff_t last) noexcept nogil
+        int prefer_blas
         void (*lstm_forward_step)(
             real *h, ptrdiff_t h_stride, real *c, const real *c_prev, ptrdiff_t c_stride,
             real *z, ptrdiff_t z_stride, const real *h_prev, ptrdiff_t h_prev_stride,
             const real *w_hh,
-            ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) noexcept nogil
+            ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last,
+            bint descending) noexcept nogil
         void (*lstm_backward_cells)(
             real *dz, ptrdiff_t dz_stride, real *dc, ptrdiff_t dc_stride,
             const real *dh, ptrdiff_t dh_stride, const real *dy, ptrdiff_t dy_stride,
             const real *gates, ptrdiff_t gates_stride,
             const real *c, const real *c_prev, ptrdiff_t c_stride,
             ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) noexcept nogil
-        void (*add_rows)(real *sums, const real *a, ptrdiff_t rows, ptrdiff_t N) noexcept nogil
+        void (*add_rows)(
+            real *sums, const real *a, ptrdiff_t a_stride, ptrdiff_t rows, ptrdiff_t N,
+        ) noexcept nogil
         void (*fingerprint)(real_bits *out, const real *x, ptrdiff_t n) noexcept nogil
         int fingerprint_reals
         void (*fma_peak)(real *out, ptrdiff_t repeats) noexcept nogil
@@ -123,7 +134,8 @@ cdef class Schedule:
         self.steps = Steps(T, B, reverse, NULL, NULL, NULL)
         if lengths is None:
             return
-        self.buffer = Buffer(2 * padded(B * sizeof(ptrdiff_t)) + padded((T + 2) * sizeof(ptrdiff_t)))
+        self.buffer = Buffer(
+            2 * padded(B * sizeof(ptrdiff_t)) + padded((T + 2) * sizeof(ptrdiff_t)))
         order = <ptrdiff_t *>self.buffer.take(B * sizeof(ptrdiff_t))
         sorted_lengths = <ptrdiff_t *>self.buffer.take(B * sizeof(ptrdiff_t))
         first = <ptrdiff_t *>self.buffer.take((T + 2) * sizeof(ptrdiff_t))
@@ -169,7 +181,7 @@ cdef Rows rows_of(const real[:, :, :] a) noexcept:
 
 
 cdef inline bint is_flat(const Rows *a, const Steps *steps) noexcept nogil:
-    """Whether the rows of all steps follow each other at one distance, stride_b (1 row: stride_t)."""
+    """Whether the rows of all steps follow each other at one distance, see flat_stride."""
     return steps.order == NULL and (steps.B == 1 or a.stride_t == steps.B * a.stride_b)
 
 
@@ -188,25 +200,25 @@ cdef inline real *row(const Rows *a, const Steps *steps, ptrdiff_t s, ptrdiff_t 
 
 
 cdef void copy_rows(
-    real *packed, const Rows *a, const Steps *steps, ptrdiff_t s, ptrdiff_t begin, ptrdiff_t end,
-    bint scatter,
+    real *packed, ptrdiff_t stride, const Rows *a, const Steps *steps, ptrdiff_t s,
+    ptrdiff_t begin, ptrdiff_t end, bint scatter,
 ) noexcept nogil:
-    """Rows begin..end, counted from step s on, from their places to packed (rows, F), or back."""
+    """Rows begin..end, counted from step s on, from their places to packed rows, or back."""
     cdef ptrdiff_t r, j, before = first_row(steps, s)
     for r in range(begin, end):
         while first_row(steps, s + 1) - before <= r:
             s += 1
         j = r - (first_row(steps, s) - before)
         if scatter:
-            memcpy(row(a, steps, s, j), packed + r * a.F, a.F * sizeof(real))
+            memcpy(row(a, steps, s, j), packed + r * stride, a.F * sizeof(real))
         else:
-            memcpy(packed + r * a.F, row(a, steps, s, j), a.F * sizeof(real))
+            memcpy(packed + r * stride, row(a, steps, s, j), a.F * sizeof(real))
 
 
 cdef void load_state(
     real *out, ptrdiff_t stride, const real[:, :] state, const Steps *steps,
 ) noexcept:
-    """out (B, stride), in the order of the steps and padded with zeros, from state (B, H) or None."""
+    """out (B, stride), in the order of the steps, padded with 0, from state (B, H) or None."""
     cdef ptrdiff_t j, unit, b
     memset(out, 0, steps.B * stride * sizeof(real))
     if state is not None:
@@ -226,13 +238,13 @@ cdef class LSTMWeights:
     cdef const kernel_table *kernels
     cdef readonly ptrdiff_t I
     cdef readonly ptrdiff_t H
-    cdef ptrdiff_t P, Q
+    cdef ptrdiff_t P, Hp, Ip    # see kernels.h
     cdef Buffer forward
     cdef Buffer backward
     cdef real *w_ih             # pack_gates
     cdef real *w_hh             # pack_gates
     cdef real *b                # (P, 4, LANES)
-    cdef real *w_ih_rows        # (4H, I)
+    cdef real *w_ih_columns     # pack_columns
     cdef real *w_hh_columns     # pack_columns
 
     def __cinit__(self, const real[:, :] w_ih, const real[:, :] w_hh, const real[:] b):
@@ -241,8 +253,9 @@ cdef class LSTMWeights:
         self.I = I
         self.H = H
         self.P = (H + self.kernels.lanes - 1) // self.kernels.lanes
-        self.Q = (H + 4 * self.kernels.lanes - 1) // (4 * self.kernels.lanes)
-        Z = self.P * 4 * self.kernels.lanes
+        self.Hp = self.P * self.kernels.lanes
+        self.Ip = (I + self.kernels.lanes - 1) // self.kernels.lanes * self.kernels.lanes
+        Z = 4 * self.Hp
         self.forward = Buffer(
             padded(Z * I * sizeof(real)) + padded(Z * H * sizeof(real)) + padded(Z * sizeof(real)))
         self.w_ih = <real *>self.forward.take(Z * I * sizeof(real))
@@ -263,20 +276,19 @@ cdef class LSTMWeights:
 
     def prepare_backward(self, const real[:, :] w_ih, const real[:, :] w_hh):
         """Pack the same weights for lstm_backward too."""
-        cdef ptrdiff_t r, j, I = self.I, H = self.H
+        cdef ptrdiff_t K = 4 * self.H, itemsize = sizeof(real)
         if self.backward is not None:
             return
-        cdef ptrdiff_t columns = self.Q * 4 * self.kernels.lanes
         cdef Buffer buffer = Buffer(
-            padded(4 * H * I * sizeof(real)) + padded(4 * H * columns * sizeof(real)))
-        self.w_ih_rows = <real *>buffer.take(4 * H * I * sizeof(real))
-        self.w_hh_columns = <real *>buffer.take(4 * H * columns * sizeof(real))
-        for r in range(4 * H):
-            for j in range(I):
-                self.w_ih_rows[r * I + j] = w_ih[r, j]
+            padded(K * self.Ip * sizeof(real)) + padded(K * self.Hp * sizeof(real)))
+        self.w_ih_columns = <real *>buffer.take(K * self.Ip * sizeof(real))
+        self.w_hh_columns = <real *>buffer.take(K * self.Hp * sizeof(real))
         self.kernels.pack_columns(
-            self.w_hh_columns, &w_hh[0, 0], w_hh.strides[0] // <ptrdiff_t>sizeof(real),
-            w_hh.strides[1] // <ptrdiff_t>sizeof(real), 4 * H, H)
+            self.w_ih_columns, &w_ih[0, 0],
+            w_ih.strides[0] // itemsize, w_ih.strides[1] // itemsize, K, self.I)
+        self.kernels.pack_columns(
+            self.w_hh_columns, &w_hh[0, 0],
+            w_hh.strides[0] // itemsize, w_hh.strides[1] // itemsize, K, self.H)
         self.backward = buffer
 
 
@@ -339,7 +351,7 @@ cdef void forward_step(
     if job.split_units:
         k.lstm_forward_step(
             h, stride, c, c_prev, job.Hp, z, job.Z, h_prev, stride_prev, job.w_hh,
-            n, job.H, job.P * thread // threads, job.P * (thread + 1) // threads)
+            n, job.H, job.P * thread // threads, job.P * (thread + 1) // threads, s & 1)
         barrier(threads)
     else:
         k.lstm_forward_step(
@@ -347,7 +359,7 @@ cdef void forward_step(
             c + thread * job.Hp, c_prev + thread * job.Hp, threads * job.Hp,
             z + thread * job.Z, threads * job.Z,
             h_prev + thread * stride_prev, threads * stride_prev, job.w_hh,
-            own, job.H, 0, job.P)
+            own, job.H, 0, job.P, s & 1)
     if job.y_direct and stays == n:
         return
     for i in range(own):
@@ -375,13 +387,13 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
             x = row(&job.x, steps, begin, 0)
             x_stride = flat_stride(&job.x, steps)
         else:
-            copy_rows(job.x_chunk, &job.x, steps, begin, lo, hi, False)
+            copy_rows(job.x_chunk, job.I, &job.x, steps, begin, lo, hi, False)
             x = job.x_chunk
             x_stride = job.I
         z = job.gates + (first_row(steps, begin) * job.Z if job.training else 0)
         job.kernels.product(
             z + lo * job.Z, job.Z, job.b, 0, x + lo * x_stride, x_stride, job.w_ih,
-            hi - lo, job.P, job.I)
+            hi - lo, 4 * job.P, job.I)
         barrier(threads)
         for s in range(begin, end):
             forward_step(job, s, z + (first_row(steps, s) - first_row(steps, begin)) * job.Z,
@@ -408,7 +420,7 @@ cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept:
 
 
 cdef bint prefer_units(ptrdiff_t B, int threads, size_t weight_bytes) noexcept:
-    """Whether threads share hidden units and not rows: too few rows, or weights that want two L2."""
+    """Whether threads share hidden units, not rows: too few rows, or weights that want two L2."""
     return B < threads or (weight_bytes > (1 << 20) and B < 6 * threads)
 
 
@@ -438,7 +450,7 @@ def lstm_forward(
     job.I = weights.I
     job.H = weights.H
     job.P = weights.P
-    job.Hp = weights.P * weights.kernels.lanes
+    job.Hp = weights.Hp
     job.Z = 4 * job.Hp
     job.w_ih = weights.w_ih
     job.w_hh = weights.w_hh
@@ -492,24 +504,29 @@ def lstm_forward(
 cdef struct Backward:
     const kernel_table *kernels
     Steps steps
-    ptrdiff_t I, H, P, Hp, Z, Q, Hq
-    const real *w_ih_rows
+    ptrdiff_t I, H, P, Hp, Ip, Z
+    ptrdiff_t D                 # stride of dz, 4H and some: no power of 2, which caches dislike
+    ptrdiff_t panels            # that hold 4H columns
+    ptrdiff_t G                 # stride of g_ih and g_hh, likewise
+    const real *w_ih_columns
     const real *w_hh_columns
     Rows x, dy, dx
-    bint x_flat, dx_flat
+    bint x_flat, dx_direct
     bint split_units
     ptrdiff_t chunk_rows
     const real *gates
     const real *h
     const real *c
     real *x_chunk               # (chunk rows, I)
-    real *dx_chunk              # (chunk rows, I)
-    real *dy_chunk              # (chunk rows, H)
+    real *dx_chunk              # (chunk rows, Ip)
+    real *dy_chunk              # (chunk rows, H); NULL: dy is read where it is
     real *h_chunk               # (chunk rows, H)
-    real *dz                    # (chunk rows, 4, H)
-    real *dh                    # (B, Hq): dL/dh_t from the future
+    real *dz                    # (chunk rows, D): 4 gates of H
+    real *dh                    # (B, Hp): dL/dh_t from the future
     real *dc                    # (B, Hp)
-    const real *zeros           # (Hq,)
+    const real *zeros           # (max(Hp, Ip, G),)
+    real *g_ih                  # (I, G): the transposed gradient so far
+    real *g_hh                  # (H, G)
     real *dw_ih
     real *dw_hh
     real *db
@@ -528,86 +545,129 @@ cdef void backward_step(
 ) noexcept nogil:
     cdef const kernel_table *k = job.kernels
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t n = alive(steps, s), H = job.H, Hp = job.Hp, Hq = job.Hq, Z = job.Z
+    cdef ptrdiff_t n = alive(steps, s), H = job.H, Hp = job.Hp, Z = job.Z, D = job.D
     cdef ptrdiff_t rows, first, last
     cdef const real *gates = job.gates + first_row(steps, s) * Z
     cdef const real *c = tape_row(job.c, steps, s, Hp)
     cdef const real *c_prev = tape_row(job.c, steps, s - 1, Hp)
     if job.split_units:
         k.lstm_backward_cells(
-            dz, 4 * H, job.dc, Hp, job.dh, Hq, dy, dy_stride, gates, Z, c, c_prev, Hp,
+            dz, D, job.dc, Hp, job.dh, Hp, dy, dy_stride, gates, Z, c, c_prev, Hp,
             n, H, job.P * thread // threads, job.P * (thread + 1) // threads)
         barrier(threads)
-        first = job.Q * thread // threads
-        last = job.Q * (thread + 1) // threads
+        # whole panels of 4 vectors; the last thread has the narrow one too
+        first = (job.P + 3) // 4 * thread // threads * 4
+        last = min(job.P, (job.P + 3) // 4 * (thread + 1) // threads * 4)
         k.product(
-            job.dh + first * 4 * k.lanes, Hq, job.zeros, 0, dz, 4 * H,
-            job.w_hh_columns + first * 4 * k.lanes * 4 * H, n, last - first, 4 * H)
+            job.dh + first * k.lanes, Hp, job.zeros, 0, dz, D,
+            job.w_hh_columns + first * k.lanes * 4 * H, n, last - first, 4 * H)
         barrier(threads)
     else:
         rows = (n - thread + threads - 1) // threads
         k.lstm_backward_cells(
-            dz + thread * 4 * H, threads * 4 * H, job.dc + thread * Hp, threads * Hp,
-            job.dh + thread * Hq, threads * Hq, dy + thread * dy_stride, threads * dy_stride,
+            dz + thread * D, threads * D, job.dc + thread * Hp, threads * Hp,
+            job.dh + thread * Hp, threads * Hp, dy + thread * dy_stride, threads * dy_stride,
             gates + thread * Z, threads * Z, c + thread * Hp, c_prev + thread * Hp, threads * Hp,
             rows, H, 0, job.P)
         k.product(
-            job.dh + thread * Hq, threads * Hq, job.zeros, 0, dz + thread * 4 * H, threads * 4 * H,
-            job.w_hh_columns, rows, job.Q, 4 * H)
+            job.dh + thread * Hp, threads * Hp, job.zeros, 0, dz + thread * D, threads * D,
+            job.w_hh_columns, rows, job.P, 4 * H)
+
+
+cdef bint hidden_is_flat(const Backward *job, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
+    """Whether h_{t-1} of the steps begin..end lies in the tape row after row: none ends there."""
+    cdef ptrdiff_t before = alive(&job.steps, begin - 1) if begin else job.steps.B
+    return before == alive(&job.steps, end - 1)
+
+
+cdef void collect(
+    const Backward *job, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t lo, ptrdiff_t hi,
+) noexcept nogil:
+    """Copy what a chunk cannot read where it is: rows lo..hi of x, dy and h_{t-1}."""
+    cdef const Steps *steps = &job.steps
+    cdef ptrdiff_t s = begin, r, j, before = first_row(steps, begin)
+    if not job.x_flat:
+        copy_rows(job.x_chunk, job.I, &job.x, steps, begin, lo, hi, False)
+    if job.dy_chunk != NULL:
+        copy_rows(job.dy_chunk, job.H, &job.dy, steps, begin, lo, hi, False)
+    if not hidden_is_flat(job, begin, end):
+        for r in range(lo, hi):
+            while first_row(steps, s + 1) - before <= r:
+                s += 1
+            j = r - (first_row(steps, s) - before)
+            memcpy(job.h_chunk + r * job.H, tape_row(job.h, steps, s - 1, job.Hp) + j * job.Hp,
+                   job.H * sizeof(real))
+
+
+cdef void input_gradient(
+    const Backward *job, ptrdiff_t begin, ptrdiff_t lo, ptrdiff_t hi,
+) noexcept nogil:
+    """dx = dz @ W_ih for the rows lo..hi of the chunk that begins at step `begin`."""
+    cdef const Steps *steps = &job.steps
+    cdef real *dx = job.dx_chunk
+    cdef ptrdiff_t stride = job.Ip
+    if job.dx_direct:
+        dx = row(&job.dx, steps, begin, 0)
+        stride = flat_stride(&job.dx, steps)
+    job.kernels.product(
+        dx + lo * stride, stride, job.zeros, 0, job.dz + lo * job.D, job.D, job.w_ih_columns,
+        hi - lo, job.Ip // job.kernels.lanes, 4 * job.H)
+    if not job.dx_direct:
+        copy_rows(job.dx_chunk, job.Ip, &job.dx, steps, begin, lo, hi, True)
 
 
 cdef void weight_gradients(
     const Backward *job, ptrdiff_t begin, ptrdiff_t end, int thread, int threads,
 ) noexcept nogil:
-    """dx, dW_ih, dW_hh and db of the steps begin..end, from their dz."""
+    """dW_ih += dz.T @ x, dW_hh += dz.T @ h_{t-1}, db += sum of dz, for the steps begin..end."""
+    cdef const kernel_table *k = job.kernels
     cdef const Steps *steps = &job.steps
     cdef ptrdiff_t rows = first_row(steps, end) - first_row(steps, begin)
-    cdef ptrdiff_t s, j, at, H = job.H, I = job.I, x_stride = I, h_stride = H
+    cdef ptrdiff_t H = job.H, I = job.I, x_stride = I, h_stride = H, first, panels, init_stride
     cdef const real *x = job.x_chunk
     cdef const real *h = job.h_chunk
-    cdef const real *h_prev
-    cdef real *dx = job.dx_chunk
-    cdef ptrdiff_t dx_stride = I
-    if thread != 0:
-        return
+    cdef bint is_first_chunk = end == steps.count
     if job.x_flat:
         x = row(&job.x, steps, begin, 0)
         x_stride = flat_stride(&job.x, steps)
-    else:
-        copy_rows(job.x_chunk, &job.x, steps, begin, 0, rows, False)
-    if (alive(steps, begin - 1) if begin else steps.B) == alive(steps, end - 1):
+    if hidden_is_flat(job, begin, end):
         h = tape_row(job.h, steps, begin - 1, job.Hp)
         h_stride = job.Hp
-    else:
-        for s in range(begin, end):
-            h_prev = tape_row(job.h, steps, s - 1, job.Hp)
-            at = first_row(steps, s) - first_row(steps, begin)
-            for j in range(alive(steps, s)):
-                memcpy(job.h_chunk + (at + j) * H, h_prev + j * job.Hp, H * sizeof(real))
-    if job.dx_flat:
-        dx = row(&job.dx, steps, begin, 0)
-        dx_stride = flat_stride(&job.dx, steps)
-    gemm[real](False, False, rows, I, 4 * H, job.dz, 4 * H, job.w_ih_rows, I, 0, dx, dx_stride)
-    if not job.dx_flat:
-        copy_rows(job.dx_chunk, &job.dx, steps, begin, 0, rows, True)
-    gemm[real](True, False, 4 * H, I, rows, job.dz, 4 * H, x, x_stride, 1, job.dw_ih, I)
-    gemm[real](True, False, 4 * H, H, rows, job.dz, 4 * H, h, h_stride, 1, job.dw_hh, H)
-    if job.db != NULL:
-        job.kernels.add_rows(job.db, job.dz, rows, 4 * H)
+    if job.db != NULL and thread == threads - 1:
+        k.add_rows(job.db, job.dz, job.D, rows, 4 * H)
+    if k.prefer_blas:
+        if thread == 0:
+            gemm[real](True, False, 4 * H, I, rows, job.dz, job.D, x, x_stride, 1, job.dw_ih, I)
+            gemm[real](True, False, 4 * H, H, rows, job.dz, job.D, h, h_stride, 1, job.dw_hh, H)
+        return
+    first = job.panels * thread // threads
+    panels = job.panels * (thread + 1) // threads - first
+    first *= 4 * k.lanes
+    init_stride = 0 if is_first_chunk else job.G
+    k.outer_product(
+        job.g_ih + first, job.G, job.zeros if is_first_chunk else job.g_ih + first, init_stride,
+        x, x_stride, job.dz + first, job.D, I, panels, rows)
+    k.outer_product(
+        job.g_hh + first, job.G, job.zeros if is_first_chunk else job.g_hh + first, init_stride,
+        h, h_stride, job.dz + first, job.D, H, panels, rows)
+    if begin == 0:
+        panels = min(first + panels * 4 * k.lanes, 4 * H)
+        k.add_transposed(job.dw_ih, job.g_ih, job.G, I, first, panels)
+        k.add_transposed(job.dw_hh, job.g_hh, job.G, H, first, panels)
 
 
 cdef void backward_thread(void *argument, int thread, int threads) noexcept nogil:
     cdef const Backward *job = <const Backward *>argument
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t s, begin, at, rows, end = steps.count, dy_stride = job.H
+    cdef ptrdiff_t s, begin, at, rows, lo, hi, end = steps.count, dy_stride = job.H
     cdef const real *dy
     while end > 0:
         begin = chunk_begin(steps, end, job.chunk_rows)
         rows = first_row(steps, end) - first_row(steps, begin)
-        if job.dy_chunk != NULL:
-            copy_rows(job.dy_chunk, &job.dy, steps, begin,
-                      rows * thread // threads, rows * (thread + 1) // threads, False)
-            barrier(threads)
+        lo = rows * thread // threads
+        hi = rows * (thread + 1) // threads
+        collect(job, begin, end, lo, hi)
+        barrier(threads)
         for s in range(end - 1, begin - 1, -1):
             at = first_row(steps, s) - first_row(steps, begin)
             if job.dy_chunk != NULL:
@@ -615,8 +675,9 @@ cdef void backward_thread(void *argument, int thread, int threads) noexcept nogi
             else:
                 dy = job.dy.data + s * job.dy.stride_t
                 dy_stride = job.dy.stride_b
-            backward_step(job, s, job.dz + at * 4 * job.H, dy, dy_stride, thread, threads)
+            backward_step(job, s, job.dz + at * job.D, dy, dy_stride, thread, threads)
         barrier(threads)
+        input_gradient(job, begin, lo, hi)
         weight_gradients(job, begin, end, thread, threads)
         barrier(threads)
         end = begin
@@ -625,10 +686,11 @@ cdef void backward_thread(void *argument, int thread, int threads) noexcept nogi
 cdef void store_state(
     real[:, :] state, const real *values, ptrdiff_t stride, const Steps *steps,
 ) noexcept:
-    cdef ptrdiff_t j
+    cdef ptrdiff_t j, H
     if state is not None:
+        H = state.shape[1]
         for j in range(steps.B):
-            memcpy(&state[batch_row(steps, j), 0], values + j * stride, state.shape[1] * sizeof(real))
+            memcpy(&state[batch_row(steps, j), 0], values + j * stride, H * sizeof(real))
 
 
 def lstm_backward(
@@ -645,7 +707,7 @@ def lstm_backward(
     cdef const Steps *steps
     cdef Backward job
     cdef Buffer buffer
-    cdef ptrdiff_t B = x.shape[1], rows, most_rows
+    cdef ptrdiff_t B = x.shape[1], rows, most_rows, widest
     cdef bint gather_dy
     cdef int threads
     if B == 0:
@@ -656,11 +718,13 @@ def lstm_backward(
     job.I = weights.I
     job.H = weights.H
     job.P = weights.P
-    job.Hp = weights.P * weights.kernels.lanes
+    job.Hp = weights.Hp
+    job.Ip = weights.Ip
     job.Z = 4 * job.Hp
-    job.Q = weights.Q
-    job.Hq = weights.Q * 4 * weights.kernels.lanes
-    job.w_ih_rows = weights.w_ih_rows
+    job.D = job.Z + weights.kernels.lanes
+    job.panels = (4 * job.H + 4 * weights.kernels.lanes - 1) // (4 * weights.kernels.lanes)
+    job.G = job.panels * 4 * weights.kernels.lanes + weights.kernels.lanes
+    job.w_ih_columns = weights.w_ih_columns
     job.w_hh_columns = weights.w_hh_columns
     job.gates = tape.gates
     job.h = tape.h
@@ -668,36 +732,44 @@ def lstm_backward(
     job.x = rows_of(x)
     job.dx = rows_of(dx)
     job.x_flat = is_flat(&job.x, steps) and flat_stride(&job.x, steps) >= max(job.I, 1)
-    job.dx_flat = is_flat(&job.dx, steps) and flat_stride(&job.dx, steps) >= max(job.I, 1)
+    job.dx_direct = is_flat(&job.dx, steps) and job.I == job.Ip
     gather_dy = dy is not None and steps.order != NULL
     job.chunk_rows = rows_per_chunk(job.Z)
     rows = first_row(steps, steps.count)
     most_rows = min(rows, max(job.chunk_rows, B))
+    widest = max(job.G, job.Ip)
+    # outer_product reads a panel beyond the last row of dz
     buffer = Buffer(
-        2 * padded(most_rows * job.I * sizeof(real)) + 2 * padded(most_rows * job.H * sizeof(real))
-        + padded(most_rows * 4 * job.H * sizeof(real)) + padded(B * job.Hq * sizeof(real))
-        + padded(B * job.Hp * sizeof(real)) + padded(job.Hq * sizeof(real)))
+        padded(most_rows * job.I * sizeof(real)) + padded(most_rows * job.Ip * sizeof(real))
+        + 2 * padded(most_rows * job.H * sizeof(real))
+        + padded((most_rows * job.D + 4 * weights.kernels.lanes) * sizeof(real))
+        + 2 * padded(B * job.Hp * sizeof(real)) + padded(widest * sizeof(real))
+        + padded(job.I * job.G * sizeof(real)) + padded(job.H * job.G * sizeof(real)))
     job.x_chunk = <real *>buffer.take(most_rows * job.I * sizeof(real))
-    job.dx_chunk = <real *>buffer.take(most_rows * job.I * sizeof(real))
+    job.dx_chunk = <real *>buffer.take(most_rows * job.Ip * sizeof(real))
     job.h_chunk = <real *>buffer.take(most_rows * job.H * sizeof(real))
-    job.dz = <real *>buffer.take(most_rows * 4 * job.H * sizeof(real))
-    job.dh = <real *>buffer.take(B * job.Hq * sizeof(real))
+    job.dy_chunk = <real *>buffer.take(most_rows * job.H * sizeof(real))
+    job.dz = <real *>buffer.take((most_rows * job.D + 4 * weights.kernels.lanes) * sizeof(real))
+    job.dh = <real *>buffer.take(B * job.Hp * sizeof(real))
     job.dc = <real *>buffer.take(B * job.Hp * sizeof(real))
-    job.zeros = <real *>buffer.take(job.Hq * sizeof(real))
-    job.dy_chunk = <real *>buffer.take(most_rows * job.H * sizeof(real)) if gather_dy else NULL
-    memset(<void *>job.zeros, 0, job.Hq * sizeof(real))
+    job.zeros = <real *>buffer.take(widest * sizeof(real))
+    job.g_ih = <real *>buffer.take(job.I * job.G * sizeof(real))
+    job.g_hh = <real *>buffer.take(job.H * job.G * sizeof(real))
+    memset(<void *>job.zeros, 0, widest * sizeof(real))
+    if not gather_dy:
+        job.dy_chunk = NULL
     if dy is None:
         job.dy = Rows(<real *>job.zeros, 0, 0, job.H)
     else:
         job.dy = rows_of(dy)
-    job.dw_ih = &dw_ih[0, 0] if job.I else NULL
+    job.dw_ih = &dw_ih[0, 0]
     job.dw_hh = &dw_hh[0, 0]
     job.db = &db[0] if db is not None else NULL
-    load_state(job.dh, job.Hq, dh_n, steps)
+    load_state(job.dh, job.Hp, dh_n, steps)
     load_state(job.dc, job.Hp, dc_n, steps)
     threads = threads_for(<double>rows * job.Z * (job.I + job.H) * 2)
     job.split_units = prefer_units(B, threads, job.Z * job.H * sizeof(real))
     with nogil:
         run_team(backward_thread, &job, threads)
-    store_state(dh_0, job.dh, job.Hq, steps)
+    store_state(dh_0, job.dh, job.Hp, steps)
     store_state(dc_0, job.dc, job.Hp, steps)

@@ -46,7 +46,7 @@ cdef class Stream:
         """Set the state to zero and take the weights as they are now."""
         cdef LSTMWeights w = self.lstm._pack(0, 0, False)
         cdef size_t size = padded(self.L * sizeof(StreamLayer))
-        cdef ptrdiff_t Hp = w.P * w.kernels.lanes, l
+        cdef ptrdiff_t Hp = w.Hp, l
         cdef StreamLayer *layer
         size += self.L * (padded(4 * self.B * Hp * sizeof(real))
                           + padded(2 * self.B * Hp * sizeof(real))
@@ -127,11 +127,11 @@ cdef class Stream:
             half = self.B * layer.Hp
             h = layer.h if self.odd else layer.h + half
             self.kernels.product(
-                layer.z, layer.Z, layer.b, 0, x, x_stride, layer.w_ih, self.B, layer.P, layer.I)
+                layer.z, layer.Z, layer.b, 0, x, x_stride, layer.w_ih, self.B, 4 * layer.P, layer.I)
             self.kernels.lstm_forward_step(
                 h, layer.Hp, layer.c, layer.c, layer.Hp, layer.z, layer.Z,
                 layer.h + half if self.odd else layer.h, layer.Hp, layer.w_hh,
-                self.B, layer.H, 0, layer.P)
+                self.B, layer.H, 0, layer.P, self.odd)
             x = h
             x_stride = layer.Hp
         self.odd = not self.odd

@@ -46,7 +46,7 @@ static int product_agrees(int rows, int panels, int K)
         w[i] = (real)(rand() / (double)RAND_MAX - 0.5);
     for (int i = 0; i < N; i++)
         init[i] = (real)i;
-    panel_product(z, N, init, 0, a, K, w, rows, panels, K);
+    product(z, N, init, 0, a, K, w, rows, 4 * panels, K);
     int ok = 1;
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < N; j++) {

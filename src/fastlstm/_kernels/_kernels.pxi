@@ -8,10 +8,15 @@ cdef extern from "activations.h":
     pass
 
 cdef extern from "tile.h":
-    void panel_product(
+    int TILE_ROWS
+    void product(
         real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
         const real *a, ptrdiff_t a_stride, const real *w,
-        ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K) noexcept nogil
+        ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t K) noexcept nogil
+    void outer_product(
+        real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+        const real *a, ptrdiff_t a_stride, const real *d, ptrdiff_t d_stride,
+        ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows) noexcept nogil
 
 cdef extern from "fingerprint.h":
     ctypedef unsigned long long real_bits
@@ -53,15 +58,21 @@ cdef extern from "kernels.h":
         void (*product)(
             real *, ptrdiff_t, const real *, ptrdiff_t, const real *, ptrdiff_t, const real *,
             ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*outer_product)(
+            real *, ptrdiff_t, const real *, ptrdiff_t, const real *, ptrdiff_t,
+            const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*add_transposed)(
+            real *, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        int prefer_blas
         void (*lstm_forward_step)(
             real *, ptrdiff_t, real *, const real *, ptrdiff_t, real *, ptrdiff_t,
             const real *, ptrdiff_t, const real *,
-            ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+            ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, bint) noexcept nogil
         void (*lstm_backward_cells)(
             real *, ptrdiff_t, real *, ptrdiff_t, const real *, ptrdiff_t, const real *, ptrdiff_t,
             const real *, ptrdiff_t, const real *, const real *, ptrdiff_t,
             ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*add_rows)(real *, const real *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*add_rows)(real *, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*fingerprint)(real_bits *, const real *, ptrdiff_t) noexcept nogil
         int fingerprint_reals
         void (*fma_peak)(real *, ptrdiff_t) noexcept nogil
@@ -71,20 +82,33 @@ cdef extern from "kernels.h":
         void (*tanh)(real *, const real *, ptrdiff_t) noexcept nogil
 
 
+cdef enum:
+    # Transposing goes by squares of this side: a cache line of floats on either side.
+    SQUARE = 16
+
+
 cdef void pack_gates(
     real *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
     ptrdiff_t H, ptrdiff_t K,
 ) noexcept nogil:
-    cdef ptrdiff_t p, k, gate, lane, unit
+    cdef ptrdiff_t p, k, square, begin, end, gate, lane, unit
     cdef const real *source
+    cdef real *target
     for p in range(blocks(H, LANES)):
-        for gate in range(4):
-            for lane in range(LANES):
-                unit = p * LANES + lane
-                source = w + (gate * H + unit) * row_stride
-                for k in range(K):
-                    panels[k * PANEL + gate * LANES + lane] = (
-                        source[k * column_stride] if unit < H else 0)
+        for square in range(blocks(K, SQUARE)):
+            begin = square * SQUARE
+            end = min(K, begin + SQUARE)
+            for gate in range(4):
+                for lane in range(LANES):
+                    unit = p * LANES + lane
+                    source = w + (gate * H + unit) * row_stride
+                    target = panels + gate * LANES + lane
+                    if unit < H:
+                        for k in range(begin, end):
+                            target[k * PANEL] = source[k * column_stride]
+                    else:
+                        for k in range(begin, end):
+                            target[k * PANEL] = 0
         panels += K * PANEL
 
 
@@ -92,45 +116,52 @@ cdef void pack_columns(
     real *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
     ptrdiff_t K, ptrdiff_t N,
 ) noexcept nogil:
-    cdef ptrdiff_t p, k, j
+    cdef ptrdiff_t p, k, j, width
     cdef const real *source
     for p in range(blocks(N, PANEL)):
+        width = min(<ptrdiff_t>PANEL, blocks(N - p * PANEL, LANES) * LANES)
         for k in range(K):
             source = w + k * row_stride + p * PANEL * column_stride
-            for j in range(PANEL):
+            for j in range(width):
                 panels[j] = source[j * column_stride] if p * PANEL + j < N else 0
-            panels += PANEL
+            panels += width
 
 
-cdef void product(
-    real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
-    const real *a, ptrdiff_t a_stride, const real *w,
-    ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K,
+cdef void add_transposed(
+    real *w, const real *z, ptrdiff_t z_stride, ptrdiff_t M, ptrdiff_t first, ptrdiff_t last,
 ) noexcept nogil:
-    panel_product(z, z_stride, init, init_stride, a, a_stride, w, rows, panels, K)
+    cdef ptrdiff_t square, i, j, begin, end
+    for square in range(blocks(M, SQUARE)):
+        begin = square * SQUARE
+        end = min(M, begin + SQUARE)
+        for j in range(first, last):
+            for i in range(begin, end):
+                w[j * M + i] += z[i * z_stride + j]
 
 
 cdef void lstm_forward_step(
     real *h, ptrdiff_t h_stride, real *c, const real *c_prev, ptrdiff_t c_stride,
     real *z, ptrdiff_t z_stride, const real *h_prev, ptrdiff_t h_prev_stride, const real *w_hh,
-    ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last,
+    ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, bint descending,
 ) noexcept nogil:
-    cdef ptrdiff_t p = first, panels, q, r
+    # a single row takes two panels at once, see tile.h; of more rows one panel stays in L1
+    cdef ptrdiff_t most = 2 if rows == 1 else 1
+    cdef ptrdiff_t groups = blocks(last - first, most)
+    cdef ptrdiff_t i, p, panels, q, r
     cdef real *z_p
-    while p < last:
-        # a single row takes two panels at once, see tile.h; more rows stay in L1 with one
-        panels = min(<ptrdiff_t>2, last - p) if rows == 1 else 1
+    for i in range(groups):
+        p = first + most * (groups - 1 - i if descending else i)
+        panels = min(most, last - p)
         z_p = z + p * PANEL
-        panel_product(
+        product(
             z_p, z_stride, z_p, z_stride, h_prev, h_prev_stride, w_hh + p * H * PANEL,
-            rows, panels, H)
+            rows, 4 * panels, H)
         for r in range(rows):
             for q in range(p, p + panels):
                 lstm_cell_forward(
                     h + r * h_stride + q * LANES, c + r * c_stride + q * LANES,
                     z + r * z_stride + q * PANEL, c_prev + r * c_stride + q * LANES,
                     <int>(H - q * LANES))
-        p += panels
 
 
 cdef void lstm_backward_cells(
@@ -152,7 +183,9 @@ cdef void lstm_backward_cells(
                 <int>(H - unit))
 
 
-cdef void add_rows(real *sums, const real *a, ptrdiff_t rows, ptrdiff_t N) noexcept nogil:
+cdef void add_rows(
+    real *sums, const real *a, ptrdiff_t a_stride, ptrdiff_t rows, ptrdiff_t N,
+) noexcept nogil:
     cdef ptrdiff_t r, p
     cdef int n
     cdef vec total
@@ -160,7 +193,7 @@ cdef void add_rows(real *sums, const real *a, ptrdiff_t rows, ptrdiff_t N) noexc
         n = <int>min(<ptrdiff_t>LANES, N - p * LANES)
         total = get(sums + p * LANES, n)
         for r in range(rows):
-            total = total + get(a + r * N + p * LANES, n)
+            total = total + get(a + r * a_stride + p * LANES, n)
         put(sums + p * LANES, total, n)
 
 
@@ -185,6 +218,9 @@ table.lanes = LANES
 table.pack_gates = pack_gates
 table.pack_columns = pack_columns
 table.product = product
+table.outer_product = outer_product
+table.add_transposed = add_transposed
+table.prefer_blas = TILE_ROWS * LANES < 24
 table.lstm_forward_step = lstm_forward_step
 table.lstm_backward_cells = lstm_backward_cells
 table.add_rows = add_rows
