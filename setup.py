@@ -29,7 +29,7 @@ FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trappi
 FLAGS += ["-fvisibility=hidden"]
 HEADERS = [
     f"csrc/{name}.h"
-    for name in ("activations", "cpu", "fingerprint", "kernels", "roofline", "team", "tile")
+    for name in ("activations", "cpu", "fingerprint", "kernels", "memory", "roofline", "team", "tile")
 ]
 HEADERS += [f"csrc/simd/{name}.h" for name in ("real", "vector", *ISA_FLAGS)]
 
@@ -47,7 +47,7 @@ def extension(name, *sources, flags=(), depends=()):
 
 
 EXTENSIONS = [
-    extension("_runtime", "csrc/cpu.c", "csrc/team.c"),
+    extension("_runtime", "csrc/cpu.c", "csrc/memory.c", "csrc/team.c"),
     extension("_training"),
 ]
 for dtype in ("float32", "float64"):

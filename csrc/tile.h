@@ -15,14 +15,17 @@
 
 /* Without full unrolling the accumulators would live in memory. */
 #if defined(__clang__)
+#define PREFETCH(p) __builtin_prefetch(p, 0, 2)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("unroll")
 #define UNROLL_ALL UNROLL
 #elif defined(__GNUC__)
+#define PREFETCH(p) __builtin_prefetch(p, 0, 2)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 #define UNROLL_ALL _Pragma("GCC unroll 32")
 #else
+#define PREFETCH(p) ((void)0)
 #define ALWAYS_INLINE static inline
 #define UNROLL
 #define UNROLL_ALL
@@ -31,19 +34,22 @@
 #define PANEL (4 * LANES)
 
 /* z := init + a @ w for `rows` rows and `panels` panels of `vectors` vectors each, all three
- * compile-time constants where it is inlined. Element (k, j) of a panel is w[k * w_step + j]. */
+ * compile-time constants where it is inlined. Element (k, j) of a panel is w[k * w_step + j].
+ * `ahead` walks through memory that is wanted soon, a vector per k: weights larger than the L2
+ * would otherwise be waited for. */
 ALWAYS_INLINE void tile(
     const int rows, const int panels, const int vectors,
     real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
     const real *a, ptrdiff_t a_stride, ptrdiff_t a_step,
-    const real *w, ptrdiff_t w_stride, ptrdiff_t w_step, ptrdiff_t K)
+    const real *w, ptrdiff_t w_stride, ptrdiff_t w_step, const real *ahead, ptrdiff_t K)
 {
     vec acc[TILE_ROWS][2][4];
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int p = 0; p < panels; p++)
             UNROLL for (int v = 0; v < vectors; v++)
                 acc[r][p][v] = vec_load(init + r * init_stride + p * PANEL + v * LANES);
-    for (ptrdiff_t k = 0; k < K; k++, w += w_step, a += a_step)
+    for (ptrdiff_t k = 0; k < K; k++, w += w_step, a += a_step, ahead += LANES) {
+        PREFETCH(ahead);
         UNROLL for (int p = 0; p < panels; p++) {
             vec row[4];
             UNROLL for (int v = 0; v < vectors; v++)
@@ -54,17 +60,19 @@ ALWAYS_INLINE void tile(
                     acc[r][p][v] = vec_fma(x, row[v], acc[r][p][v]);
             }
         }
+    }
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int p = 0; p < panels; p++)
             UNROLL for (int v = 0; v < vectors; v++)
                 vec_store(z + r * z_stride + p * PANEL + v * LANES, acc[r][p][v]);
 }
 
-/* The same for one panel and any number of rows. */
+/* The same for one panel and any number of rows. Each of the first four tiles fetches a quarter of
+ * the next panel. */
 ALWAYS_INLINE void tiles(
     const int vectors, real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
     const real *a, ptrdiff_t a_stride, ptrdiff_t a_step,
-    const real *w, ptrdiff_t w_step, ptrdiff_t rows, ptrdiff_t K)
+    const real *w, ptrdiff_t w_step, const real *next, ptrdiff_t rows, ptrdiff_t K)
 {
     while (rows) {
         /* even blocks: 32 = 6 + 6 + 5 + 5 + 5 + 5 */
@@ -73,7 +81,8 @@ ALWAYS_INLINE void tiles(
         switch (n) {
 #define CASE(n)                                                                                   \
     case n:                                                                                       \
-        tile(n, 1, vectors, z, z_stride, init, init_stride, a, a_stride, a_step, w, 0, w_step, K); \
+        tile(n, 1, vectors, z, z_stride, init, init_stride, a, a_stride, a_step, w, 0, w_step,    \
+             next, K);                                                                            \
         break;
 #if TILE_ROWS >= 6
             CASE(6) CASE(5) CASE(4)
@@ -87,26 +96,30 @@ ALWAYS_INLINE void tiles(
         z += n * z_stride;
         init += n * init_stride;
         a += n * a_stride;
+        next += K * LANES;
         rows -= n;
     }
 }
 
-/* z := init + a @ w over full panels. One row alone would leave the fma units waiting for each
- * other, and takes two panels at once. */
+/* z := init + a @ w over one or two full panels, `next` being wanted after them. One row alone
+ * would leave the fma units waiting for each other: give it two panels at once. */
 ALWAYS_INLINE void full_panels(
     real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
     const real *a, ptrdiff_t a_stride, ptrdiff_t a_step,
-    const real *w, ptrdiff_t w_stride, ptrdiff_t w_step,
+    const real *w, ptrdiff_t w_stride, ptrdiff_t w_step, const real *next,
     ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K)
 {
-    ptrdiff_t p = 0;
-    if (rows == 1)
-        for (; p + 1 < panels; p += 2)
-            tile(1, 2, 4, z + p * PANEL, z_stride, init + p * PANEL, init_stride,
-                 a, a_stride, a_step, w + p * w_stride, w_stride, w_step, K);
-    for (; p < panels; p++)
-        tiles(4, z + p * PANEL, z_stride, init + p * PANEL, init_stride, a, a_stride, a_step,
-              w + p * w_stride, w_step, rows, K);
+    if (panels == 2)
+        tile(1, 2, 4, z, z_stride, init, init_stride, a, a_stride, a_step,
+             w, w_stride, w_step, next, K);
+    else
+        tiles(4, z, z_stride, init, init_stride, a, a_stride, a_step, w, w_step, next, rows, K);
+}
+
+/* How many panels the next call of full_panels should take. */
+ALWAYS_INLINE ptrdiff_t panels_at_once(ptrdiff_t rows, ptrdiff_t left)
+{
+    return rows == 1 && left >= 2 ? 2 : 1;
 }
 
 /* z := init + a @ w, w in packed panels of which the last may be narrower: [K][1..4][LANES].
@@ -116,16 +129,18 @@ static void product(
     const real *a, ptrdiff_t a_stride, const real *w,
     ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t K)
 {
-    const ptrdiff_t panels = vectors / 4;
-    full_panels(z, z_stride, init, init_stride, a, a_stride, 1, w, K * PANEL, PANEL,
-                rows, panels, K);
-    z += panels * PANEL;
-    init += panels * PANEL;
-    w += panels * K * PANEL;
-    switch (vectors % 4) {
+    for (ptrdiff_t n; vectors >= 4; vectors -= 4 * n) {
+        n = panels_at_once(rows, vectors / 4);
+        full_panels(z, z_stride, init, init_stride, a, a_stride, 1, w, K * PANEL, PANEL,
+                    w + n * K * PANEL, rows, n, K);
+        z += n * PANEL;
+        init += n * PANEL;
+        w += n * K * PANEL;
+    }
+    switch (vectors) {
 #define CASE(n)                                                                                    \
     case n:                                                                                        \
-        tiles(n, z, z_stride, init, init_stride, a, a_stride, 1, w, n * LANES, rows, K);           \
+        tiles(n, z, z_stride, init, init_stride, a, a_stride, 1, w, n * LANES, w, rows, K);        \
         break;
         CASE(3) CASE(2) CASE(1)
 #undef CASE
@@ -139,8 +154,23 @@ static void outer_product(
     const real *a, ptrdiff_t a_stride, const real *d, ptrdiff_t d_stride,
     ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows)
 {
-    full_panels(z, z_stride, init, init_stride, a, 1, a_stride, d, PANEL, d_stride,
-                M, panels, rows);
+    for (ptrdiff_t n; panels; panels -= n) {
+        n = panels_at_once(M, panels);
+        full_panels(z, z_stride, init, init_stride, a, 1, a_stride, d, PANEL, d_stride,
+                    d + n * PANEL, M, n, rows);
+        z += n * PANEL;
+        init += n * PANEL;
+        d += n * PANEL;
+    }
+}
+
+/* z += h @ w for one or two panels of gates, the recurrent product. */
+static void gate_product(
+    real *z, ptrdiff_t z_stride, const real *h, ptrdiff_t h_stride,
+    const real *w, const real *next, ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t H)
+{
+    full_panels(z, z_stride, z, z_stride, h, h_stride, 1, w, H * PANEL, PANEL, next,
+                rows, panels, H);
 }
 
 #endif

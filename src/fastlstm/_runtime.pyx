@@ -10,8 +10,6 @@ c) Workspace and tapes of finished calls are kept for the next ones, within boun
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport uintptr_t
-from libc.stdlib cimport free, malloc
 
 import importlib
 import os
@@ -20,6 +18,10 @@ import sys
 cdef extern from "cpu.h":
     int cpu_supports(const char *isa)
     void cpu_name(char *name)
+
+cdef extern from "memory.h":
+    void *memory_take(size_t size) noexcept nogil
+    void memory_free(void *memory) noexcept nogil
 
 cdef extern from "team.h":
     void team_run(team_body body, void *job, int threads) noexcept nogil
@@ -191,12 +193,12 @@ cdef Block take_spare(int i) noexcept:
 cdef class Buffer:
     def __cinit__(self, size_t size):
         cdef int i
-        size = padded(size) + 64
+        size = padded(size)
         for i in range(_spare_blocks - 1, -1, -1):
             if size <= _spare[i].size <= 2 * size:
                 self.block = take_spare(i)
                 return
-        self.block.memory = malloc(size)
+        self.block.memory = memory_take(size)
         if self.block.memory == NULL:
             raise MemoryError(f"no memory for {size} bytes")
         self.block.size = size
@@ -206,17 +208,17 @@ cdef class Buffer:
         if self.block.memory == NULL:
             return
         if self.block.size > SPARE_BYTES:
-            free(self.block.memory)
+            memory_free(self.block.memory)
             return
         while _spare_blocks == SPARE_BLOCKS or _spare_bytes + self.block.size > SPARE_BYTES:
-            free(take_spare(0).memory)
+            memory_free(take_spare(0).memory)
         _spare[_spare_blocks] = self.block
         _spare_blocks += 1
         _spare_bytes += self.block.size
 
     cdef void *take(self, size_t size) noexcept nogil:
         """The next `size` bytes; the sum of all padded sizes may not exceed that of the buffer."""
-        cdef void *piece = <char *>padded(<uintptr_t>self.block.memory) + self.taken
+        cdef void *piece = <char *>self.block.memory + self.taken
         self.taken += padded(size)
         return piece
 

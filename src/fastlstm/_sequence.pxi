@@ -65,6 +65,7 @@ cdef extern from "kernels.h":
 cdef enum:
     CHUNK_BYTES = 256 << 10  # of gates; a part of any L2
     MOST_LANES = 16
+    STEP_WEIGHT = 5          # a barrier per step costs a fifth of waking a thread
 
 
 cdef const kernel_table *kernels() noexcept:
@@ -492,6 +493,8 @@ def lstm_forward(
         memcpy(job.c_n + b * job.H, job.c + j * job.Hp, job.H * sizeof(real))
     threads = threads_for(<double>rows * job.Z * (job.I + job.H))
     job.split_units = prefer_units(B, threads, job.Z * job.H * sizeof(real))
+    if job.split_units:
+        threads = min(threads, threads_for(STEP_WEIGHT * <double>B * job.Z * job.H))
     with nogil:
         run_team(forward_thread, &job, threads)
     return tape
@@ -769,6 +772,8 @@ def lstm_backward(
     load_state(job.dc, job.Hp, dc_n, steps)
     threads = threads_for(<double>rows * job.Z * (job.I + job.H) * 2)
     job.split_units = prefer_units(B, threads, job.Z * job.H * sizeof(real))
+    if job.split_units:
+        threads = min(threads, threads_for(STEP_WEIGHT * <double>B * job.Z * job.H))
     with nogil:
         run_team(backward_thread, &job, threads)
     store_state(dh_0, job.dh, job.Hp, steps)

@@ -57,17 +57,14 @@ class LSTMTape:
         return f"<LSTMTape of x {self._shapes['x']}, {self.nbytes / 1e6:.1f} MB>"
 
 
-def run_forward(core, weights, x, h_0, c_0, lengths, reverse, training, y):
-    """Run one direction over checked arguments: fill y, return h_n, c_n and the core's tape."""
-    B, H = x.shape[1], weights.H
-    h_n = np.empty((B, H), x.dtype)
-    c_n = np.empty((B, H), x.dtype)
+def run_forward(core, weights, x, h_0, c_0, lengths, reverse, training, y, h_n, c_n):
+    """Run one direction over checked arguments: fill y, h_n, c_n, return the core's tape or None."""
     x = readable(x)
     if reverse and lengths is None:
         x, y = x[::-1], y[::-1]
     if lengths is not None:
         y[...] = 0
-    tape = core.lstm_forward(
+    return core.lstm_forward(
         weights,
         x,
         readable_or_none(h_0),
@@ -79,7 +76,6 @@ def run_forward(core, weights, x, h_0, c_0, lengths, reverse, training, y):
         h_n,
         c_n,
     )
-    return h_n, c_n, tape
 
 
 def run_backward(core, tape, ragged, reverse, dy, dh_n, dc_n, dx, dw_ih, dw_hh, db, dh_0, dc_0):
@@ -185,8 +181,10 @@ def lstm_forward(
     if training:
         weights.prepare_backward(w_ih, w_hh)
     y = np.empty((T, B, weights.H), args.x.dtype)
-    h_n, c_n, core_tape = run_forward(
-        core, weights, args.x, args.h_0, args.c_0, args.lengths, reverse, training, y
+    h_n = np.empty((B, weights.H), args.x.dtype)
+    c_n = np.empty((B, weights.H), args.x.dtype)
+    core_tape = run_forward(
+        core, weights, args.x, args.h_0, args.c_0, args.lengths, reverse, training, y, h_n, c_n
     )
     return LSTMOutput(y, h_n, c_n, LSTMTape(core_tape, args, reverse) if training else None)
 

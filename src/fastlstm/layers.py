@@ -286,19 +286,19 @@ class LSTM:
         T, B, _ = x.shape
         h_0, c_0 = self._check_state("state", state, B)
         lengths = check_lengths(lengths, T, B)
-        H, D = self.hidden_size, self.num_directions
-        h_n, c_n = [], []
-        tapes: list[list[Any]] = []
+        H, D, L = self.hidden_size, self.num_directions, self.num_layers
+        h_n = np.empty((L * D, B, H), self.dtype)
+        c_n = np.empty((L * D, B, H), self.dtype)
+        tapes: list[list[Any]] = [[] for _ in range(L)]
         masks: list[NDArray] = []
-        for layer in range(self.num_layers):
-            if self.batch_first and layer == self.num_layers - 1:
+        for layer in range(L):
+            if self.batch_first and layer == L - 1:
                 y = np.empty((B, T, D * H), self.dtype).transpose(1, 0, 2)
             else:
                 y = np.empty((T, B, D * H), self.dtype)
-            tapes.append([])
             for direction in range(D):
                 i = layer * D + direction
-                h, c, tape = run_forward(
+                tape = run_forward(
                     self._core,
                     self._pack(layer, direction, training),
                     x,
@@ -307,23 +307,19 @@ class LSTM:
                     lengths,
                     direction == 1,
                     training,
-                    y[:, :, direction * H : (direction + 1) * H],
+                    y if D == 1 else y[:, :, direction * H : (direction + 1) * H],
+                    h_n[i],
+                    c_n[i],
                 )
-                h_n.append(h)
-                c_n.append(c)
                 tapes[layer].append(tape)
             x = y
-            if training and self.dropout and layer < self.num_layers - 1:
+            if training and self.dropout and layer < L - 1:
                 masks.append(self._dropout_mask(y.shape))
                 x = y * masks[-1]
         if self.batch_first:
             y = y.transpose(1, 0, 2)
-        if len(h_n) == 1:
-            state = h_n[0][np.newaxis], c_n[0][np.newaxis]
-        else:
-            state = np.stack(h_n), np.stack(c_n)
         tape = Tape(self, tapes, masks, (T, B), lengths is not None) if training else None
-        return y, state, tape
+        return y, (h_n, c_n), tape
 
     def __call__(
         self, x: ArrayLike, state: Any = None, *, lengths: ArrayLike | None = None

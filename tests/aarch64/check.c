@@ -59,6 +59,28 @@ static int product_agrees(int rows, int panels, int K)
     return ok;
 }
 
+static int outer_product_agrees(int rows, int M)
+{
+    const int N = 2 * PANEL;
+    real *a = malloc(rows * M * sizeof(real)), *d = malloc(rows * N * sizeof(real));
+    real *z = malloc(M * N * sizeof(real)), zeros[2 * PANEL] = {0};
+    for (int i = 0; i < rows * M; i++)
+        a[i] = (real)(rand() / (double)RAND_MAX - 0.5);
+    for (int i = 0; i < rows * N; i++)
+        d[i] = (real)(rand() / (double)RAND_MAX - 0.5);
+    outer_product(z, N, zeros, 0, a, M, d, N, M, 2, rows);
+    int ok = 1;
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < N; j++) {
+            double sum = 0;
+            for (int r = 0; r < rows; r++)
+                sum += (double)a[r * M + i] * d[r * N + j];
+            ok = ok && fabs(sum - z[i * N + j]) <= 1e-5 * (1 + fabs(sum));
+        }
+    free(a), free(d), free(z);
+    return ok;
+}
+
 int main(void)
 {
     const double sigmoid = largest_error(0, 20000), tanh_ = largest_error(1, 20000);
@@ -69,6 +91,10 @@ int main(void)
         for (int panels = 1; panels <= 3; panels++)
             ok = ok && product_agrees(rows, panels, 7 + rows);
     check(ok, "products of 1 to 13 rows");
+    ok = 1;
+    for (int M = 1; M <= 13; M++)
+        ok = ok && outer_product_agrees(9, M);
+    check(ok, "outer products of 1 to 13 rows");
     real x[100] = {0};
     real_bits before[FINGERPRINT_REALS], after[FINGERPRINT_REALS];
     fingerprint(before, x, 100);

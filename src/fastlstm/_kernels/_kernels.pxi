@@ -17,6 +17,10 @@ cdef extern from "tile.h":
         real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
         const real *a, ptrdiff_t a_stride, const real *d, ptrdiff_t d_stride,
         ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows) noexcept nogil
+    void gate_product(
+        real *z, ptrdiff_t z_stride, const real *h, ptrdiff_t h_stride,
+        const real *w, const real *next, ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t H,
+    ) noexcept nogil
 
 cdef extern from "fingerprint.h":
     ctypedef unsigned long long real_bits
@@ -148,14 +152,13 @@ cdef void lstm_forward_step(
     cdef ptrdiff_t most = 2 if rows == 1 else 1
     cdef ptrdiff_t groups = blocks(last - first, most)
     cdef ptrdiff_t i, p, panels, q, r
-    cdef real *z_p
+    cdef ptrdiff_t direction = -most if descending else most
     for i in range(groups):
         p = first + most * (groups - 1 - i if descending else i)
         panels = min(most, last - p)
-        z_p = z + p * PANEL
-        product(
-            z_p, z_stride, z_p, z_stride, h_prev, h_prev_stride, w_hh + p * H * PANEL,
-            rows, 4 * panels, H)
+        gate_product(
+            z + p * PANEL, z_stride, h_prev, h_prev_stride, w_hh + p * H * PANEL,
+            w_hh + (p + direction) * H * PANEL, rows, panels, H)
         for r in range(rows):
             for q in range(p, p + panels):
                 lstm_cell_forward(
