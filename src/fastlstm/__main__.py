@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fastlstm._command import CommandError
 from fastlstm._version import __version__
 
-COMMANDS = {"demo": "fastlstm.demo"}
+COMMANDS = {"bench": "fastlstm.bench", "demo": "fastlstm.demo"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description and shows the defaults."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastlstm", description="The fastest LSTM on a CPU, for training and for inference."
@@ -41,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=f"{summary}\n\n{details}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fastlstm import reference
 from fastlstm._co2 import WEEKS_PER_YEAR, Series, fill_gaps
 from fastlstm.layers import LSTM, Gradients
-from fastlstm.training import Adam, Linear, clip_grad_norm, mse_loss
+from fastlstm.training import Adam, HasFlat, Linear, clip_grad_norm, mse_loss
 
 CONTEXT = 3 * WEEKS_PER_YEAR
 HORIZON = 2 * WEEKS_PER_YEAR
@@ -157,7 +157,7 @@ def training_step(
     linear_gradients = linear.backward(linear_tape, dprediction)
     dy = np.zeros_like(y)
     dy[CONTEXT:] = linear_gradients.x
-    gradients = [lstm.backward(tape, dy), linear_gradients]
+    gradients: list[HasFlat] = [lstm.backward(tape, dy), linear_gradients]
     clip_grad_norm(gradients, max_norm=1.0)
     optimizer.step(gradients)
     return loss

@@ -100,7 +100,7 @@ def check_equal(calls: dict[str, Call], problem: Problem) -> None:
     """
     times = 3 if problem.case.kind == "step" else 1
     results = {
-        name: [np.array(a) for a in chain.from_iterable(call() for _ in range(times))]
+        name: [np.asarray(a).copy() for a in chain.from_iterable(call() for _ in range(times))]
         for name, call in calls.items()
     }
     first, *others = results

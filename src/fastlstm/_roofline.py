@@ -1,8 +1,9 @@
 """What the machine can do, and from that the least time that a case can take.
 
 Decisions:
-a) Arithmetic and bandwidth are measured with the instruction set and the number of threads in use,
-   each thread on its own memory; of several rounds the best counts, since it is a limit.
+a) Arithmetic and reading are calls like those of the libraries, with the instruction set and the
+   number of threads in use, and take turns with them: a machine whose speed drifts by a third from
+   one second to the next (frequency, neighbours) drifts for all of them.
 b) The bound is one of two: all matrix products at the speed of arithmetic, or the recurrent weights
    read once in every step (the input weights once), from the nearest cache that can hold them. The
    batch shares that read, and the threads share the weights.
@@ -10,54 +11,95 @@ c) Not counted is what works either way by little: the cell's exponentials, and 
    they stay in registers, or so many that a part of them stays in a nearer cache.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastlstm._measure import Problem, seconds
+from fastlstm._measure import Call, Problem, seconds
 from fastlstm.functional import CORES
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+ARITHMETIC = "arithmetic"
 BEYOND = "memory"  # what lies beyond the core's own caches: a shared L3 as well
 
 
-class Roofline(NamedTuple):
-    """Limits of the machine.
+class Roofline:
+    """The limits of the machine, as calls to time.
 
     Attributes
     ----------
-    threads : int
-    arithmetic : float
-        Floating point operations per second, all threads together; a fused multiply-add is two.
     caches : dict of int
         Size in bytes of each cache that a core has for itself, nearest first.
-    bandwidth : dict of float
-        Bytes read per second, all threads together, from each of the caches and from beyond.
+    calls : dict of functions
+        Work of some milliseconds: arithmetic in registers, reads from each cache and from beyond.
+    amounts : dict of int
+        What a call does, all threads together: floating point operations (a fused multiply-add is
+        two) or bytes read.
     """
 
-    threads: int
-    arithmetic: float
-    caches: dict[str, int]
-    bandwidth: dict[str, float]
+    def __init__(self, threads: int, dtype: DTypeLike = np.float32):
+        self.threads = threads
+        self.caches = cache_sizes()
+        self.calls: dict[str, Call] = {}
+        self.amounts: dict[str, int] = {}
+        self._pool = ThreadPoolExecutor(threads)
+        core: Any = CORES[np.dtype(dtype)]
+
+        def add_read(name: str, size: int) -> None:
+            arrays = [aligned_ones(size, np.dtype(dtype)) for _ in range(threads)]
+            self._add(name, lambda i, repeats: core.read(arrays[i], repeats), arrays[0].nbytes)
+
+        self._add(ARITHMETIC, lambda _, repeats: core.fma_peak(repeats), core.fma_peak_operations())
+        for name, size in self.caches.items():
+            add_read(name, size // 2)
+        add_read(BEYOND, 8 * self.caches["L2"])
+
+    def _add(self, name: str, work: Callable[[int, int], None], amount: int) -> None:
+        """Add a call in which each thread i does ``work(i, repeats)``, of `amount` per repeat."""
+        repeats = 1
+        while seconds(partial(work, 0, repeats)) < 0.003:
+            repeats *= 2
+
+        def call() -> Sequence[Any]:
+            others = [self._pool.submit(work, i, repeats) for i in range(1, self.threads)]
+            work(0, repeats)
+            return [other.result() for other in others]
+
+        self.calls[name] = call
+        self.amounts[name] = amount * repeats * self.threads
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
 
     def level(self, size: int) -> str:
-        """Return the nearest level that holds `size` bytes when threads share them."""
+        """Return the nearest level that holds `size` bytes when the threads share them."""
         for name, capacity in self.caches.items():
             if size <= capacity * self.threads:
                 return name
         return BEYOND
 
-    def least_time(self, problem: Problem) -> float:
-        """Return the lower bound of the time in seconds."""
+    def calls_for(self, problem: Problem) -> dict[str, Call]:
+        """Return the calls whose times `least_time` needs."""
+        level = self.level(problem.w_hh.nbytes)
+        return {name: self.calls[name] for name in (ARITHMETIC, level)}
+
+    def least_time(self, problem: Problem, times: Mapping[str, float]) -> float:
+        """Return the lower bound of the time, given the times of the calls, in seconds."""
+        level = self.level(problem.w_hh.nbytes)
         steps = problem.case.T if problem.lengths is None else int(problem.lengths.max())
-        passes = 2 if problem.trains else 1
-        traffic = passes * (steps * problem.w_hh.nbytes + problem.w_ih.nbytes)
-        bandwidth = self.bandwidth[self.level(problem.w_hh.nbytes)]
-        return max(problem.operations / self.arithmetic, traffic / bandwidth)
+        traffic = steps * problem.w_hh.nbytes + problem.w_ih.nbytes
+        if problem.trains:
+            traffic *= 2
+        return max(
+            problem.operations / self.amounts[ARITHMETIC] * times[ARITHMETIC],
+            traffic / self.amounts[level] * times[level],
+        )
 
 
 def cache_sizes() -> dict[str, int]:
@@ -70,35 +112,6 @@ def cache_sizes() -> dict[str, int]:
         if f"L{level}" in sizes and kind != "Instruction":
             sizes[f"L{level}"] = int(size.removesuffix("K")) << 10
     return sizes
-
-
-def measure_roofline(threads: int, dtype: DTypeLike = np.float32, rounds: int = 20) -> Roofline:
-    """Measure the limits of this machine for a number of threads."""
-    dtype = np.dtype(dtype)
-    core: Any = CORES[dtype]
-    caches = cache_sizes()
-    with ThreadPoolExecutor(threads) as pool:
-
-        def rate(work: Callable[[int, int], Any], amount: int) -> float:
-            """Return how much all threads do per second, `amount` being one thread's per repeat."""
-            repeats = max(1, int(0.005 / seconds(lambda: work(0, 100)) * 100))
-
-            def together() -> None:
-                list(pool.map(work, range(threads), [repeats] * threads))
-
-            return threads * amount * repeats / min(seconds(together) for _ in range(rounds))
-
-        def read_rate(size: int) -> float:
-            arrays = [aligned_ones(size, dtype) for _ in range(threads)]
-            return rate(lambda i, repeats: core.read(arrays[i], repeats), arrays[0].nbytes)
-
-        return Roofline(
-            threads,
-            rate(lambda i, repeats: core.fma_peak(repeats), core.fma_peak_operations()),
-            caches,
-            {name: read_rate(size // 2) for name, size in caches.items()}
-            | {BEYOND: read_rate(8 * caches["L2"])},
-        )
 
 
 def aligned_ones(size: int, dtype: np.dtype) -> NDArray:

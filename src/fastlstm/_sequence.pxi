@@ -5,8 +5,9 @@
 #    sorted by falling length, so that they are always the first ones and cost follows sum(lengths).
 # b) Time is cut into chunks that fit into the cache. Per chunk the input product is one large
 #    product; backward, dz of a chunk is spent on dx, dW_ih and dW_hh while it is warm.
-# c) Threads run the same function. Each takes every n-th row through all steps, without waiting;
-#    where there are few rows, each takes some hidden units of all rows, with a barrier per step.
+# c) Threads run the same function on their share: every n-th row, through all steps without
+#    waiting; or, where there are few rows, some hidden units of all rows, with a barrier per step.
+#    Only the weight gradients, which sum over all rows, need a barrier per chunk.
 # d) A row's bits depend on nothing but the row, see csrc/tile.h.
 # e) Arguments have been checked: shapes fit, the last dimension of x, y, dy, dx is contiguous.
 
@@ -165,6 +166,24 @@ cdef class Schedule:
         self.steps.first = first
 
 
+cdef struct Share:               # what a thread does of each step
+    ptrdiff_t first_row         # this row and every `row_step`-th after it
+    ptrdiff_t row_step
+    ptrdiff_t first_panel       # hidden units of panels first_panel <= p < last_panel
+    ptrdiff_t last_panel
+
+
+cdef Share share_of(ptrdiff_t P, bint split_units, int thread, int threads) noexcept nogil:
+    if split_units:
+        return Share(0, 1, P * thread // threads, P * (thread + 1) // threads)
+    return Share(thread, threads, 0, P)
+
+
+cdef inline ptrdiff_t rows_of_share(const Share *share, ptrdiff_t n) noexcept nogil:
+    """How many of n rows belong to the share."""
+    return (n - share.first_row + share.row_step - 1) // share.row_step
+
+
 cdef struct Rows:                # a (T, B, F) array as the steps see it
     real *data
     ptrdiff_t stride_t
@@ -306,11 +325,10 @@ cdef struct Forward:
     const real *b
     Rows x, y
     bint training
-    bint x_flat                 # steps read x where it is
     bint y_direct               # steps write h_t into y and read h_{t-1} from there
     bint split_units            # threads take hidden units, not rows
     ptrdiff_t chunk_rows
-    real *x_chunk               # (chunk rows, I)
+    real *x_step                # (threads, B, I): rows of one step, where they are not evenly apart
     real *gates                 # training (all rows, Z), else (chunk rows, Z)
     real *h                     # h_0 (B, Hp), then training (all rows, Hp), else (2, B, Hp)
     real *c                     # c_0 (B, Hp), then training (all rows, Hp), else nothing
@@ -338,37 +356,71 @@ cdef inline real *cell_state(const Forward *job, ptrdiff_t s) noexcept nogil:
     return job.c + (job.steps.B + first_row(&job.steps, s)) * job.Hp
 
 
-cdef void forward_step(
-    const Forward *job, ptrdiff_t s, real *z, int thread, int threads,
+cdef void project(
+    const Forward *job, const Share *share, ptrdiff_t begin, ptrdiff_t end, real *z,
+    real *x_step,
 ) noexcept nogil:
+    """z = x @ W_ih.T + b of a share of the steps begin..end."""
     cdef const kernel_table *k = job.kernels
-    cdef ptrdiff_t n = alive(&job.steps, s), stays = alive(&job.steps, s + 1)
-    cdef ptrdiff_t own = (n - thread + threads - 1) // threads
-    cdef ptrdiff_t stride, stride_prev, i, j, b
+    cdef const Steps *steps = &job.steps
+    cdef ptrdiff_t offset = share.first_panel * 4 * k.lanes
+    cdef ptrdiff_t vectors = 4 * (share.last_panel - share.first_panel)
+    cdef const real *w = job.w_ih + offset * job.I
+    cdef ptrdiff_t z_stride = share.row_step * job.Z
+    cdef ptrdiff_t s, i, j, own, x_stride
+    cdef const real *x
+    z += share.first_row * job.Z + offset
+    if is_flat(&job.x, steps) and steps.B % share.row_step == 0:
+        k.product(
+            z, z_stride, job.b + offset, 0, row(&job.x, steps, begin, share.first_row),
+            flat_stride(&job.x, steps) * share.row_step, w,
+            (end - begin) * (steps.B // share.row_step), vectors, job.I)
+        return
+    for s in range(begin, end):
+        own = rows_of_share(share, alive(steps, s))
+        if steps.order == NULL:
+            x = row(&job.x, steps, s, share.first_row)
+            x_stride = job.x.stride_b * share.row_step
+        else:
+            for i in range(own):
+                j = share.first_row + i * share.row_step
+                memcpy(x_step + i * job.I, row(&job.x, steps, s, j), job.I * sizeof(real))
+            x = x_step
+            x_stride = job.I
+        k.product(z, z_stride, job.b + offset, 0, x, x_stride, w, own, vectors, job.I)
+        z += alive(steps, s) * job.Z
+
+
+cdef void forward_step(
+    const Forward *job, const Share *share, ptrdiff_t s, real *z,
+) noexcept nogil:
+    cdef ptrdiff_t stride, stride_prev, first = share.first_row, step = share.row_step
     cdef real *h = hidden(job, s, &stride)
     cdef const real *h_prev = hidden(job, s - 1, &stride_prev)
-    cdef real *c = cell_state(job, s)
-    cdef const real *c_prev = cell_state(job, s - 1)
-    if job.split_units:
-        k.lstm_forward_step(
-            h, stride, c, c_prev, job.Hp, z, job.Z, h_prev, stride_prev, job.w_hh,
-            n, job.H, job.P * thread // threads, job.P * (thread + 1) // threads, s & 1)
-        barrier(threads)
-    else:
-        k.lstm_forward_step(
-            h + thread * stride, threads * stride,
-            c + thread * job.Hp, c_prev + thread * job.Hp, threads * job.Hp,
-            z + thread * job.Z, threads * job.Z,
-            h_prev + thread * stride_prev, threads * stride_prev, job.w_hh,
-            own, job.H, 0, job.P, s & 1)
+    job.kernels.lstm_forward_step(
+        h + first * stride, step * stride,
+        cell_state(job, s) + first * job.Hp, cell_state(job, s - 1) + first * job.Hp,
+        step * job.Hp, z + first * job.Z, step * job.Z,
+        h_prev + first * stride_prev, step * stride_prev, job.w_hh,
+        rows_of_share(share, alive(&job.steps, s)), job.H,
+        share.first_panel, share.last_panel, s & 1)
+
+
+cdef void hand_out(const Forward *job, ptrdiff_t s, int thread, int threads) noexcept nogil:
+    """Copy what step s made to y, and the state of rows that end here to h_n and c_n."""
+    cdef const Steps *steps = &job.steps
+    cdef ptrdiff_t n = alive(steps, s), stays = alive(steps, s + 1)
+    cdef ptrdiff_t stride, i, j, b
+    cdef const real *h = hidden(job, s, &stride)
+    cdef const real *c = cell_state(job, s)
     if job.y_direct and stays == n:
         return
-    for i in range(own):
+    for i in range((n - thread + threads - 1) // threads):
         j = thread + i * threads
         if not job.y_direct:
-            memcpy(row(&job.y, &job.steps, s, j), h + j * stride, job.H * sizeof(real))
+            memcpy(row(&job.y, steps, s, j), h + j * stride, job.H * sizeof(real))
         if j >= stays:
-            b = batch_row(&job.steps, j)
+            b = batch_row(steps, j)
             memcpy(job.h_n + b * job.H, h + j * stride, job.H * sizeof(real))
             memcpy(job.c_n + b * job.H, c + j * job.Hp, job.H * sizeof(real))
 
@@ -376,30 +428,19 @@ cdef void forward_step(
 cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil:
     cdef const Forward *job = <const Forward *>argument
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t s, begin = 0, end, rows, lo, hi, x_stride
-    cdef const real *x
+    cdef Share share = share_of(job.P, job.split_units, thread, threads)
+    cdef ptrdiff_t s, before, begin = 0, end
     cdef real *z
     while begin < steps.count:
         end = chunk_end(steps, begin, job.chunk_rows)
-        rows = first_row(steps, end) - first_row(steps, begin)
-        lo = rows * thread // threads
-        hi = rows * (thread + 1) // threads
-        if job.x_flat:
-            x = row(&job.x, steps, begin, 0)
-            x_stride = flat_stride(&job.x, steps)
-        else:
-            copy_rows(job.x_chunk, job.I, &job.x, steps, begin, lo, hi, False)
-            x = job.x_chunk
-            x_stride = job.I
-        z = job.gates + (first_row(steps, begin) * job.Z if job.training else 0)
-        job.kernels.product(
-            z + lo * job.Z, job.Z, job.b, 0, x + lo * x_stride, x_stride, job.w_ih,
-            hi - lo, 4 * job.P, job.I)
-        barrier(threads)
+        before = first_row(steps, begin)
+        z = job.gates + (before * job.Z if job.training else 0)
+        project(job, &share, begin, end, z, job.x_step + thread * steps.B * job.I)
         for s in range(begin, end):
-            forward_step(job, s, z + (first_row(steps, s) - first_row(steps, begin)) * job.Z,
-                         thread, threads)
-        barrier(threads)
+            forward_step(job, &share, s, z + (first_row(steps, s) - before) * job.Z)
+            if job.split_units:
+                barrier(threads)
+            hand_out(job, s, thread, threads)
         begin = end
 
 
@@ -431,7 +472,7 @@ def lstm_forward(
     real[:, :, :] y, real[:, ::1] h_n, real[:, ::1] c_n,
 ):
     """Fill y, h_n and c_n; the tape, or None. y must be zero where it is ragged."""
-    cdef ptrdiff_t B = x.shape[1], rows, chunk_rows, most_rows
+    cdef ptrdiff_t B = x.shape[1], rows, most_rows
     cdef Schedule schedule = Schedule(x.shape[0], B, lengths, reverse)
     cdef const Steps *steps = &schedule.steps
     cdef Forward job
@@ -459,7 +500,6 @@ def lstm_forward(
     job.x = rows_of(x)
     job.y = rows_of(y)
     job.training = training
-    job.x_flat = is_flat(&job.x, steps)
     job.y_direct = not training and steps.order == NULL
     job.chunk_rows = rows_per_chunk(job.Z)
     job.h_n = &h_n[0, 0]
@@ -467,12 +507,16 @@ def lstm_forward(
     rows = first_row(steps, steps.count)
     most_rows = min(rows, max(job.chunk_rows, B))
 
+    threads = threads_for(<double>rows * job.Z * (job.I + job.H))
+    job.split_units = prefer_units(B, threads, job.Z * job.H * sizeof(real))
+    if job.split_units:
+        threads = min(threads, threads_for(STEP_WEIGHT * <double>B * job.Z * job.H))
+
     buffer = Buffer(
-        (0 if job.x_flat else padded(most_rows * job.I * sizeof(real)))
+        padded(threads * B * job.I * sizeof(real))
         + (0 if training else padded(most_rows * job.Z * sizeof(real))
            + padded(3 * B * job.Hp * sizeof(real)) + padded(B * job.Hp * sizeof(real))))
-    if not job.x_flat:
-        job.x_chunk = <real *>buffer.take(most_rows * job.I * sizeof(real))
+    job.x_step = <real *>buffer.take(threads * B * job.I * sizeof(real))
     if training:
         tape.nbytes = (rows * job.Z + 2 * (B + rows) * job.Hp) * sizeof(real)
         tape.buffer = kept = Buffer(
@@ -491,10 +535,6 @@ def lstm_forward(
         b = batch_row(steps, j)
         memcpy(job.h_n + b * job.H, job.h + j * job.Hp, job.H * sizeof(real))
         memcpy(job.c_n + b * job.H, job.c + j * job.Hp, job.H * sizeof(real))
-    threads = threads_for(<double>rows * job.Z * (job.I + job.H))
-    job.split_units = prefer_units(B, threads, job.Z * job.H * sizeof(real))
-    if job.split_units:
-        threads = min(threads, threads_for(STEP_WEIGHT * <double>B * job.Z * job.H))
     with nogil:
         run_team(forward_thread, &job, threads)
     return tape
@@ -543,38 +583,31 @@ cdef inline const real *tape_row(
 
 
 cdef void backward_step(
-    const Backward *job, ptrdiff_t s, real *dz, const real *dy, ptrdiff_t dy_stride,
-    int thread, int threads,
+    const Backward *job, const Share *share, ptrdiff_t s, real *dz,
+    const real *dy, ptrdiff_t dy_stride, int thread, int threads,
 ) noexcept nogil:
     cdef const kernel_table *k = job.kernels
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t n = alive(steps, s), H = job.H, Hp = job.Hp, Z = job.Z, D = job.D
-    cdef ptrdiff_t rows, first, last
+    cdef ptrdiff_t Hp = job.Hp, Z = job.Z, D = job.D
+    cdef ptrdiff_t r = share.first_row, step = share.row_step
+    cdef ptrdiff_t own = rows_of_share(share, alive(steps, s)), first = 0, last = job.P, panels
     cdef const real *gates = job.gates + first_row(steps, s) * Z
     cdef const real *c = tape_row(job.c, steps, s, Hp)
     cdef const real *c_prev = tape_row(job.c, steps, s - 1, Hp)
+    k.lstm_backward_cells(
+        dz + r * D, step * D, job.dc + r * Hp, step * Hp, job.dh + r * Hp, step * Hp,
+        dy + r * dy_stride, step * dy_stride, gates + r * Z, step * Z,
+        c + r * Hp, c_prev + r * Hp, step * Hp, own, job.H, share.first_panel, share.last_panel)
     if job.split_units:
-        k.lstm_backward_cells(
-            dz, D, job.dc, Hp, job.dh, Hp, dy, dy_stride, gates, Z, c, c_prev, Hp,
-            n, H, job.P * thread // threads, job.P * (thread + 1) // threads)
         barrier(threads)
-        # whole panels of 4 vectors; the last thread has the narrow one too
-        first = (job.P + 3) // 4 * thread // threads * 4
-        last = min(job.P, (job.P + 3) // 4 * (thread + 1) // threads * 4)
-        k.product(
-            job.dh + first * k.lanes, Hp, job.zeros, 0, dz, D,
-            job.w_hh_columns + first * k.lanes * 4 * H, n, last - first, 4 * H)
+        panels = (job.P + 3) // 4  # of 4 vectors of columns, the last one maybe narrower
+        first = panels * thread // threads * 4
+        last = min(job.P, panels * (thread + 1) // threads * 4)
+    k.product(
+        job.dh + r * Hp + first * k.lanes, step * Hp, job.zeros, 0, dz + r * D, step * D,
+        job.w_hh_columns + first * k.lanes * 4 * job.H, own, last - first, 4 * job.H)
+    if job.split_units:
         barrier(threads)
-    else:
-        rows = (n - thread + threads - 1) // threads
-        k.lstm_backward_cells(
-            dz + thread * D, threads * D, job.dc + thread * Hp, threads * Hp,
-            job.dh + thread * Hp, threads * Hp, dy + thread * dy_stride, threads * dy_stride,
-            gates + thread * Z, threads * Z, c + thread * Hp, c_prev + thread * Hp, threads * Hp,
-            rows, H, 0, job.P)
-        k.product(
-            job.dh + thread * Hp, threads * Hp, job.zeros, 0, dz + thread * D, threads * D,
-            job.w_hh_columns, rows, job.P, 4 * H)
 
 
 cdef bint hidden_is_flat(const Backward *job, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
@@ -662,6 +695,7 @@ cdef void weight_gradients(
 cdef void backward_thread(void *argument, int thread, int threads) noexcept nogil:
     cdef const Backward *job = <const Backward *>argument
     cdef const Steps *steps = &job.steps
+    cdef Share share = share_of(job.P, job.split_units, thread, threads)
     cdef ptrdiff_t s, begin, at, rows, lo, hi, end = steps.count, dy_stride = job.H
     cdef const real *dy
     while end > 0:
@@ -678,7 +712,8 @@ cdef void backward_thread(void *argument, int thread, int threads) noexcept nogi
             else:
                 dy = job.dy.data + s * job.dy.stride_t
                 dy_stride = job.dy.stride_b
-            backward_step(job, s, job.dz + at * job.D, dy, dy_stride, thread, threads)
+            backward_step(
+                job, &share, s, job.dz + at * job.D, dy, dy_stride, thread, threads)
         barrier(threads)
         input_gradient(job, begin, lo, hi)
         weight_gradients(job, begin, end, thread, threads)

@@ -2,8 +2,8 @@
 
 Times are medians of rounds in which the libraries take turns, after their results were found
 equal. The ratio is the time of the fastest other library to ours. The bound is the least time
-that the machine allows: the arithmetic, or the reading of the weights, at the speed measured
-just before.
+that the machine allows: for the arithmetic, or for reading the weights, at speeds that are
+measured in the same rounds.
 
     fastlstm bench --shapes 100,32,64,64 50,1,8,128 --peers --threads 1 2
     fastlstm bench --train --peers torch --plot train.png
@@ -16,13 +16,13 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import fastlstm
 from fastlstm._command import CommandError, write_whole
 from fastlstm._measure import KINDS, Case, Problem, check_equal, median_times
-from fastlstm._peers import PEERS, Fastlstm, opened
-from fastlstm._roofline import Roofline, measure_roofline
+from fastlstm._peers import PEERS, Fastlstm, Peer, opened
+from fastlstm._roofline import ARITHMETIC, Roofline
 
 DEFAULT_SHAPES = (
     (100, 1, 32, 32),
@@ -127,10 +127,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["forward"],
         help="forward: inference; train: forward and backward; ragged: train on sequences of "
-        "different lengths; step: one time step of a stream (default: forward)",
+        "different lengths; step: one time step of a stream",
     )
     parser.add_argument(
-        "--train", dest="kind", action="store_const", const=["train"], help="same as --kind train"
+        "--train",
+        dest="kind",
+        action="store_const",
+        const=["train"],
+        default=argparse.SUPPRESS,
+        help="same as --kind train",
     )
     parser.add_argument(
         "--peers",
@@ -145,86 +150,96 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="N",
         default=[fastlstm.get_num_threads()],
-        help="numbers of threads, each measured in turn (default: %(default)s)",
+        help="numbers of threads, each measured in turn",
     )
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    parser.add_argument(
+        "--dtype", choices=["float32", "float64"], default="float32", help="of all arrays"
+    )
     parser.add_argument(
         "--rounds",
         type=positive,
         default=9,
         metavar="N",
-        help="of which the median counts (default: 9)",
+        help="of which the median counts",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the results here")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table, write the files."""
-    for path in filter(None, (args.json, args.plot)):
-        check_output(path, args.force)
-    if args.plot:
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError as error:
-            raise CommandError("--plot needs matplotlib: pip install matplotlib") from error
-    names = list(PEERS) if args.peers == [] else args.peers or []
+    for path in filter(None, (arguments.json, arguments.plot)):
+        check_output(path, arguments.force)
+    if arguments.plot:
+        check_format(arguments.plot)
+    names = list(PEERS) if arguments.peers == [] else arguments.peers or []
     report: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": configuration(),
-        "dtype": args.dtype,
-        "rounds": args.rounds,
+        "dtype": arguments.dtype,
+        "rounds": arguments.rounds,
         "versions": {},
         "skipped": {},
         "roofline": [],
     }
     results: list[Result] = []
     print("\n".join(report["machine"]))
-    for threads in args.threads:
-        with opened(names, threads) as (libraries, skipped):
-            roofline = measure_roofline(threads, args.dtype)
-            report["versions"] |= {library.name: library.version for library in libraries}
-            report["skipped"] |= skipped
-            report["roofline"].append(roofline._asdict())
-            print(f"\n{describe(roofline)}")
+    for threads in arguments.threads:
+        with (
+            opened(names, threads) as (libraries, skipped),
+            contextlib.closing(Roofline(threads, arguments.dtype)) as roofline,
+        ):
+            rates = {
+                name: roofline.amounts[name] / time
+                for name, time in median_times(roofline.calls, arguments.rounds).items()
+            }
+            print(f"\nthreads: {threads}; {describe(rates)}")
             for name, reason in skipped.items():
                 print(f"{name}: skipped, {reason}")
             columns = [library.name for library in libraries]
+            report["versions"] |= {library.name: library.version for library in libraries}
+            report["skipped"] |= skipped
+            report["roofline"].append({"threads": threads, "per_second": rates})
             print(f"\n{header(columns)}")
-            for case in cases_of(args):
-                problem = Problem(case, args.dtype)
-                calls = {
-                    library.name: library.prepare(problem)
-                    for library in libraries
-                    if library.supports(problem)
-                }
-                check_equal(calls, problem)
-                results.append(
-                    Result(
-                        case,
-                        threads,
-                        problem.operations,
-                        roofline.least_time(problem),
-                        median_times(calls, args.rounds),
-                    )
-                )
+            for case in cases_of(arguments):
+                results.append(measure(case, arguments, libraries, roofline))
                 print(row(results[-1], columns), flush=True)
-    if args.json:
+    if arguments.json:
         report["results"] = [result.as_dict() for result in results]
-        with write_whole(args.json) as file:
+        with write_whole(arguments.json) as file:
             file.write(json.dumps(report, indent=1).encode())
-    if args.plot:
-        with write_whole(args.plot) as file:
-            plot(results, report["machine"][1], file, args.plot.suffix[1:] or "png")
+    if arguments.plot:
+        from fastlstm._bench_plot import draw
+
+        figure = draw(results, report["machine"][1])
+        with write_whole(arguments.plot) as file:
+            figure.savefig(file, format=arguments.plot.suffix[1:])
     return 0
 
 
-def cases_of(args: argparse.Namespace) -> Iterable[Case]:
+def measure(
+    case: Case, arguments: argparse.Namespace, libraries: Sequence[Peer], roofline: Roofline
+) -> Result:
+    """Measure one case, together with the roofline's part in it."""
+    problem = Problem(case, arguments.dtype)
+    calls = {each.name: each.prepare(problem) for each in libraries if each.supports(problem)}
+    try:
+        check_equal(calls, problem)
+    except RuntimeError as error:
+        raise CommandError(str(error)) from error
+    limits = roofline.calls_for(problem)
+    times = median_times(calls | limits, arguments.rounds)
+    least = roofline.least_time(problem, times)
+    times = {name: times[name] for name in calls}
+    return Result(case, roofline.threads, problem.operations, least, times)
+
+
+def cases_of(arguments: argparse.Namespace) -> Iterable[Case]:
     """Return what the arguments ask for; a step has T = 1."""
-    if args.grid:
-        return args.grid
-    cases = (Case(kind, *sizes) for kind in args.kind for sizes in args.shapes)
+    if arguments.grid:
+        return arguments.grid
+    cases = (Case(kind, *sizes) for kind in arguments.kind for sizes in arguments.shapes)
     return dict.fromkeys(case._replace(T=1) if case.kind == "step" else case for case in cases)
 
 
@@ -235,13 +250,10 @@ def configuration() -> list[str]:
     return text.getvalue().splitlines()
 
 
-def describe(roofline: Roofline) -> str:
+def describe(rates: dict[str, float]) -> str:
     """Return the limits of the machine in a line."""
-    rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in roofline.bandwidth.items())
-    return (
-        f"threads: {roofline.threads}; arithmetic {roofline.arithmetic / 1e9:.0f} GFLOP/s; "
-        f"reads in GB/s: {rates}"
-    )
+    reads = ", ".join(f"{name} {rates[name] / 1e9:.0f}" for name in rates if name != ARITHMETIC)
+    return f"arithmetic in GFLOP/s: {rates[ARITHMETIC] / 1e9:.0f}; reads in GB/s: {reads}"
 
 
 def header(columns: Sequence[str]) -> str:
@@ -264,46 +276,20 @@ def row(result: Result, columns: Sequence[str]) -> str:
     )
 
 
-def plot(results: Sequence[Result], title: str, file: BinaryIO, suffix: str) -> None:
-    """Draw ratios and per cent of roofline, side by side for each number of threads."""
-    from matplotlib.figure import Figure
-
-    threads = list(dict.fromkeys(result.threads for result in results))
-    peers = list(dict.fromkeys(name for result in results for name in result.ratios))
-    cases = list(dict.fromkeys(result.case for result in results))
-    figure = Figure(figsize=(7 * len(threads), 1.8 + 0.22 * len(cases)), layout="constrained")
-    axes = figure.subplots(1, 2 * len(threads), sharey=True, squeeze=False)[0]
-    for n, left, right in zip(threads, axes[::2], axes[1::2], strict=True):
-        rows = [result for result in results if result.threads == n]
-        places = [cases.index(result.case) for result in rows]
-        for number, name in enumerate(peers):
-            left.plot(
-                [result.ratios.get(name) for result in rows],
-                places,
-                "osD^"[number % 4],
-                color=f"C{number}",
-                label=name,
-            )
-        left.axvline(1, color="black", label="fastlstm")
-        left.set_xscale("log")
-        left.set_xlabel("time / time of fastlstm")
-        right.barh(places, [result.percent for result in rows], color="0.6")
-        right.axvline(100, color="black")
-        right.set_xlabel("% of roofline")
-        for axis in (left, right):
-            axis.set_title(f"{n} thread{'s' * (n > 1)}")
-            axis.grid(axis="x", alpha=0.4)
-    axes[0].set_yticks(range(len(cases)), map(str, cases))
-    axes[0].set_ylim(len(cases) - 0.5, -0.5)
-    axes[0].set_ylabel("T,B,I,H")
-    axes[0].legend()
-    figure.suptitle(title)
-    figure.savefig(file, format=suffix, dpi=120)
-
-
 def check_output(path: Path, force: bool) -> None:
     """Raise CommandError if `path` cannot become a file or may not be replaced."""
     if not path.parent.is_dir():
         raise CommandError(f"{path.parent} is not a directory")
     if path.exists() and not force:
         raise CommandError(f"{path} exists; --force replaces it")
+
+
+def check_format(path: Path) -> None:
+    """Raise CommandError if no picture can be written in the format of `path`."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise CommandError("--plot needs matplotlib: pip install matplotlib") from error
+    formats = Figure().canvas.get_supported_filetypes()
+    if path.suffix[1:] not in formats:
+        raise CommandError(f"--plot: {path} should end in one of {', '.join(sorted(formats))}")
