@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -27,21 +28,17 @@ else:
 # No contraction: fma stands where it is meant, so that bits do not depend on the compiler's choice.
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fvisibility=hidden"]
-HEADERS = [
-    f"csrc/{name}.h"
-    for name in ("activations", "cpu", "fingerprint", "kernels", "memory", "roofline", "team", "tile")
-]
-HEADERS += [f"csrc/simd/{name}.h" for name in ("real", "vector", *ISA_FLAGS)]
+SOURCES = glob("csrc/**/*.h", recursive=True) + glob(f"{PACKAGE}/**/*.px[id]", recursive=True)
 
 
-def extension(name, *sources, flags=(), depends=()):
+def extension(name, *sources, flags=()):
     """Return the compiled module fastlstm.<name>."""
     return Extension(
         f"fastlstm.{name}",
         [f"{PACKAGE}/{name.replace('.', '/')}.pyx", *sources],
         include_dirs=["csrc"],
         define_macros=[("CYTHON_CCOMPLEX", "0")],  # <complex.h> would define I, our input size
-        depends=[*HEADERS, *depends],
+        depends=SOURCES,
         extra_compile_args=list(flags),
     )
 
@@ -51,22 +48,9 @@ EXTENSIONS = [
     extension("_training"),
 ]
 for dtype in ("float32", "float64"):
-    EXTENSIONS.append(
-        extension(
-            f"_sequence_{dtype}",
-            depends=[f"{PACKAGE}/_{part}.pxi" for part in ("sequence", "stream", "probe")],
-        )
-    )
+    EXTENSIONS.append(extension(f"_sequence_{dtype}"))
     for isa, isa_flags in ISA_FLAGS.items():
-        EXTENSIONS.append(
-            extension(
-                f"_kernels.{isa}_{dtype}",
-                flags=isa_flags,
-                depends=[
-                    f"{PACKAGE}/_kernels/{part}.pxi" for part in ("_kernels", "_cells", "_vector")
-                ],
-            )
-        )
+        EXTENSIONS.append(extension(f"_kernels.{isa}_{dtype}", flags=isa_flags))
 
 
 class BuildExt(build_ext):

@@ -32,6 +32,7 @@ def draw(results: Sequence[Result], title: str) -> Figure:
             ax.set_axisbelow(True)
     first = axes[0, 0]
     first.set_yticks(range(len(cases)), map(str, cases))
+    first.set_ylabel("kind T,B,I,H")
     first.set_ylim(len(cases) - 0.5, -0.5)
     if peers:
         handles, labels = first.get_legend_handles_labels()

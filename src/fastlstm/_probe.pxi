@@ -27,7 +27,7 @@ def fma_peak_operations():
 
 
 def read(const real[::1] x, ptrdiff_t repeats):
-    """Read x, whose size is a multiple of 128, repeatedly; write it first, fresh pages are all one."""
+    """Read x, a multiple of 128 elements, repeatedly. Write it first: fresh pages are one."""
     cdef real out[MOST_LANES]
     cdef const kernel_table *k = kernels()
     cdef ptrdiff_t i

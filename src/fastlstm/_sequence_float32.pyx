@@ -4,5 +4,3 @@
 ctypedef float real
 
 include "_sequence.pxi"
-include "_stream.pxi"
-include "_probe.pxi"

@@ -9,5 +9,3 @@ cdef extern from *:
 ctypedef double real
 
 include "_sequence.pxi"
-include "_stream.pxi"
-include "_probe.pxi"

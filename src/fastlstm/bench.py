@@ -212,7 +212,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         from fastlstm._bench_plot import draw
 
-        figure = draw(results, report["machine"][1])
+        title = f"fastlstm {fastlstm.__version__}, {arguments.dtype}, {report['machine'][1]}"
+        figure = draw(results, title)
         with write_whole(arguments.plot) as file:
             figure.savefig(file, format=arguments.plot.suffix[1:])
     return 0

@@ -58,7 +58,7 @@ class LSTMTape:
 
 
 def run_forward(core, weights, x, h_0, c_0, lengths, reverse, training, y, h_n, c_n):
-    """Run one direction over checked arguments: fill y, h_n, c_n, return the core's tape or None."""
+    """Run one direction over checked arguments: fill y, h_n, c_n; return the core's tape."""
     x = readable(x)
     if reverse and lengths is None:
         x, y = x[::-1], y[::-1]

@@ -2,7 +2,8 @@
 # that csrc/kernels.h describes. A module of this folder is its choice of header and this body.
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stddef cimport ptrdiff_t
+
+include "_table.pxi"
 
 cdef extern from "activations.h":
     pass
@@ -23,7 +24,6 @@ cdef extern from "tile.h":
     ) noexcept nogil
 
 cdef extern from "fingerprint.h":
-    ctypedef unsigned long long real_bits
     int FINGERPRINT_REALS
     void fingerprint(real_bits *out, const real *x, ptrdiff_t n) noexcept nogil
 
@@ -51,39 +51,6 @@ cdef inline ptrdiff_t blocks(ptrdiff_t n, ptrdiff_t size) noexcept nogil:
 
 
 include "_cells.pxi"
-
-cdef extern from "kernels.h":
-    ctypedef struct kernel_table:
-        int lanes
-        void (*pack_gates)(
-            real *, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*pack_columns)(
-            real *, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*product)(
-            real *, ptrdiff_t, const real *, ptrdiff_t, const real *, ptrdiff_t, const real *,
-            ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*outer_product)(
-            real *, ptrdiff_t, const real *, ptrdiff_t, const real *, ptrdiff_t,
-            const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*add_transposed)(
-            real *, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        int prefer_blas
-        void (*lstm_forward_step)(
-            real *, ptrdiff_t, real *, const real *, ptrdiff_t, real *, ptrdiff_t,
-            const real *, ptrdiff_t, const real *,
-            ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, bint) noexcept nogil
-        void (*lstm_backward_cells)(
-            real *, ptrdiff_t, real *, ptrdiff_t, const real *, ptrdiff_t, const real *, ptrdiff_t,
-            const real *, ptrdiff_t, const real *, const real *, ptrdiff_t,
-            ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*add_rows)(real *, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*fingerprint)(real_bits *, const real *, ptrdiff_t) noexcept nogil
-        int fingerprint_reals
-        void (*fma_peak)(real *, ptrdiff_t) noexcept nogil
-        int fma_peak_operations
-        void (*read_all)(real *, const real *, ptrdiff_t) noexcept nogil
-        void (*sigmoid)(real *, const real *, ptrdiff_t) noexcept nogil
-        void (*tanh)(real *, const real *, ptrdiff_t) noexcept nogil
 
 
 cdef enum:

@@ -1,0 +1,165 @@
+# Steps and rows: which rows take part in a step, where they are, and who works on them.
+
+
+cdef struct Steps:
+    ptrdiff_t count             # of steps: the longest row
+    ptrdiff_t B
+    bint reverse                # ragged rows only; others come with a negative stride
+    const ptrdiff_t *order      # (B,) rows by falling length; NULL: not ragged
+    const ptrdiff_t *lengths    # (B,) in that order
+    const ptrdiff_t *first      # (count + 1,) rows before step s
+
+
+cdef inline ptrdiff_t first_row(const Steps *steps, ptrdiff_t s) noexcept nogil:
+    return s * steps.B if steps.order == NULL else steps.first[s]
+
+
+cdef inline ptrdiff_t alive(const Steps *steps, ptrdiff_t s) noexcept nogil:
+    if s >= steps.count:
+        return 0
+    return first_row(steps, s + 1) - first_row(steps, s)
+
+
+cdef inline ptrdiff_t batch_row(const Steps *steps, ptrdiff_t j) noexcept nogil:
+    return j if steps.order == NULL else steps.order[j]
+
+
+cdef ptrdiff_t chunk_end(const Steps *steps, ptrdiff_t s, ptrdiff_t most_rows) noexcept nogil:
+    """The step behind the chunk that begins at step s: one step, or more of most_rows together."""
+    cdef ptrdiff_t end = s + 1
+    while end < steps.count and first_row(steps, end + 1) - first_row(steps, s) <= most_rows:
+        end += 1
+    return end
+
+
+cdef ptrdiff_t chunk_begin(const Steps *steps, ptrdiff_t end, ptrdiff_t most_rows) noexcept nogil:
+    cdef ptrdiff_t s = end - 1
+    while s > 0 and first_row(steps, end) - first_row(steps, s - 1) <= most_rows:
+        s -= 1
+    return s
+
+
+cdef class Schedule:
+    """The steps of T time steps and B rows, from their lengths where they differ."""
+
+    cdef Steps steps
+    cdef Buffer buffer
+
+    def __cinit__(self, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t[::1] lengths, bint reverse):
+        cdef ptrdiff_t *order
+        cdef ptrdiff_t *sorted_lengths
+        cdef ptrdiff_t *first
+        cdef ptrdiff_t b, s, longest = 0, place = 0
+        self.steps = Steps(T, B, reverse, NULL, NULL, NULL)
+        if lengths is None:
+            return
+        self.buffer = Buffer(
+            2 * padded(B * sizeof(ptrdiff_t)) + padded((T + 2) * sizeof(ptrdiff_t)))
+        order = <ptrdiff_t *>self.buffer.take(B * sizeof(ptrdiff_t))
+        sorted_lengths = <ptrdiff_t *>self.buffer.take(B * sizeof(ptrdiff_t))
+        first = <ptrdiff_t *>self.buffer.take((T + 2) * sizeof(ptrdiff_t))
+        # counting sort, stable: first[n] becomes the number of rows longer than n, ...
+        memset(first, 0, (T + 2) * sizeof(ptrdiff_t))
+        for b in range(B):
+            first[lengths[b]] += 1
+            longest = max(longest, lengths[b])
+        for s in range(longest, -1, -1):
+            place += first[s]
+            first[s] = place - first[s]
+        for b in range(B):
+            order[first[lengths[b]]] = b
+            sorted_lengths[first[lengths[b]]] = lengths[b]
+            first[lengths[b]] += 1
+        # ... then the number of rows before step s
+        place = B
+        first[0] = 0
+        for s in range(longest):
+            while place and sorted_lengths[place - 1] <= s:
+                place -= 1
+            first[s + 1] = first[s] + place
+        self.steps.count = longest
+        self.steps.order = order
+        self.steps.lengths = sorted_lengths
+        self.steps.first = first
+
+
+cdef struct Share:               # what a thread does of each step
+    ptrdiff_t first_row         # this row and every `row_step`-th after it
+    ptrdiff_t row_step
+    ptrdiff_t first_panel       # hidden units of panels first_panel <= p < last_panel
+    ptrdiff_t last_panel
+
+
+cdef Share share_of(ptrdiff_t P, bint split_units, int thread, int threads) noexcept nogil:
+    if split_units:
+        return Share(0, 1, P * thread // threads, P * (thread + 1) // threads)
+    return Share(thread, threads, 0, P)
+
+
+cdef inline ptrdiff_t rows_of_share(const Share *share, ptrdiff_t n) noexcept nogil:
+    """How many of n rows belong to the share."""
+    return (n - share.first_row + share.row_step - 1) // share.row_step
+
+
+cdef struct Rows:                # a (T, B, F) array as the steps see it
+    real *data
+    ptrdiff_t stride_t
+    ptrdiff_t stride_b
+    ptrdiff_t F
+
+
+cdef Rows rows_of(const real[:, :, :] a) noexcept:
+    cdef Rows rows
+    rows.data = <real *>&a[0, 0, 0]
+    rows.stride_t = a.strides[0] // <ptrdiff_t>sizeof(real)
+    rows.stride_b = a.strides[1] // <ptrdiff_t>sizeof(real)
+    rows.F = a.shape[2]
+    return rows
+
+
+cdef inline bint is_flat(const Rows *a, const Steps *steps) noexcept nogil:
+    """Whether the rows of all steps follow each other at one distance, see flat_stride."""
+    return steps.order == NULL and (steps.B == 1 or a.stride_t == steps.B * a.stride_b)
+
+
+cdef inline ptrdiff_t flat_stride(const Rows *a, const Steps *steps) noexcept nogil:
+    return a.stride_t if steps.B == 1 else a.stride_b
+
+
+cdef inline real *row(const Rows *a, const Steps *steps, ptrdiff_t s, ptrdiff_t j) noexcept nogil:
+    """Row j of step s."""
+    cdef ptrdiff_t t = s
+    if steps.order != NULL:
+        if steps.reverse:
+            t = steps.lengths[j] - 1 - s
+        j = steps.order[j]
+    return a.data + t * a.stride_t + j * a.stride_b
+
+
+cdef void copy_rows(
+    real *packed, ptrdiff_t stride, const Rows *a, const Steps *steps, ptrdiff_t s,
+    ptrdiff_t begin, ptrdiff_t end, bint scatter,
+) noexcept nogil:
+    """Rows begin..end, counted from step s on, from their places to packed rows, or back."""
+    cdef ptrdiff_t r, j, before = first_row(steps, s)
+    for r in range(begin, end):
+        while first_row(steps, s + 1) - before <= r:
+            s += 1
+        j = r - (first_row(steps, s) - before)
+        if scatter:
+            memcpy(row(a, steps, s, j), packed + r * stride, a.F * sizeof(real))
+        else:
+            memcpy(packed + r * stride, row(a, steps, s, j), a.F * sizeof(real))
+
+
+cdef void load_state(
+    real *out, ptrdiff_t stride, const real[:, :] state, const Steps *steps,
+) noexcept:
+    """out (B, stride), in the order of the steps, padded with 0, from state (B, H) or None."""
+    cdef ptrdiff_t j, unit, b
+    memset(out, 0, steps.B * stride * sizeof(real))
+    if state is not None:
+        for j in range(steps.B):
+            b = batch_row(steps, j)
+            for unit in range(state.shape[1]):
+                out[j * stride + unit] = state[b, unit]
