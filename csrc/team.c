@@ -17,7 +17,7 @@
 /* About 20 us: long enough to bridge the gap between the layers of a network, short enough not to
  * be in the way of other pools. A thread at a barrier then gives up its time slice, a worker
  * without work sleeps. */
-#define SPINS 500
+#define SPINS 1500
 
 static struct {
     pthread_mutex_t owner; /* held by the thread that has the team */

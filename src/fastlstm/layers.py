@@ -424,7 +424,9 @@ class LSTM:
                 )
             dx = parts[0] if D == 1 else parts[0] + parts[1]
             dout = dx * tape.masks[layer - 1] if layer and tape.masks else dx
-        return Gradients(dx.transpose(1, 0, 2) if self.batch_first else dx, (dh_0, dc_0), params, flat)
+        return Gradients(
+            dx.transpose(1, 0, 2) if self.batch_first else dx, (dh_0, dc_0), params, flat
+        )
 
     def stream(self, batch_size: int = 1) -> "Stream":
         """Return a `Stream`, which runs the layers one time step after the other.
