@@ -1,13 +1,24 @@
 # Backward through time.
+#
+# The rows of a batch are independent but for the weight gradients. Where these are small, every
+# n-th row forms a group with its own sums, and groups share nothing: a thread that summed over
+# all rows would wait for what others have just written. How many groups there are depends on the
+# shape alone, so that gradients do not depend on the number of threads.
 
 
-cdef struct Backward:
+cdef enum:
+    MOST_GROUPS = 8
+
+
+cdef struct Backward:            # of a group of rows, or of all
     const kernel_table *kernels
     Steps steps
     ptrdiff_t I, H, P, Hp, Ip, Z
     ptrdiff_t D                 # stride of dz, 4H and some: no power of 2, which caches dislike
     ptrdiff_t panels            # that hold 4H columns
     ptrdiff_t G                 # stride of g_ih and g_hh, likewise
+    ptrdiff_t gates_stride      # distance of the group's rows in the tape
+    ptrdiff_t state_stride
     const real *w_ih_columns
     const real *w_hh_columns
     Rows x, dy, dx
@@ -27,16 +38,26 @@ cdef struct Backward:
     const real *zeros           # (max(Hp, Ip, G),)
     real *g_ih                  # (I, G): the transposed gradient so far
     real *g_hh                  # (H, G)
+    real *db                    # (4H,) of the group
+    real *dw_ih                 # where BLAS adds
+    real *dw_hh
+
+
+cdef struct Groups:
+    Backward *jobs
+    int count
     real *dw_ih
     real *dw_hh
-    real *db
+    real *db                    # or NULL
 
 
 cdef inline const real *tape_row(
-    const real *states, const Steps *steps, ptrdiff_t s, ptrdiff_t Hp,
+    const Backward *job, const real *states, ptrdiff_t s,
 ) noexcept nogil:
     """c or h of step s, -1 being the initial state."""
-    return states + (steps.B + first_row(steps, s)) * Hp if s >= 0 else states
+    if s < 0:
+        return states
+    return states + (job.steps.B + first_row(&job.steps, s)) * job.state_stride
 
 
 cdef void backward_step(
@@ -45,16 +66,15 @@ cdef void backward_step(
 ) noexcept nogil:
     cdef const kernel_table *k = job.kernels
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t Hp = job.Hp, Z = job.Z, D = job.D
+    cdef ptrdiff_t Hp = job.Hp, D = job.D, Zs = job.gates_stride, Hs = job.state_stride
     cdef ptrdiff_t r = share.first_row, step = share.row_step
     cdef ptrdiff_t own = rows_of_share(share, alive(steps, s)), first = 0, last = job.P, panels
-    cdef const real *gates = job.gates + first_row(steps, s) * Z
-    cdef const real *c = tape_row(job.c, steps, s, Hp)
-    cdef const real *c_prev = tape_row(job.c, steps, s - 1, Hp)
     k.lstm_backward_cells(
         dz + r * D, step * D, job.dc + r * Hp, step * Hp, job.dh + r * Hp, step * Hp,
-        dy + r * dy_stride, step * dy_stride, gates + r * Z, step * Z,
-        c + r * Hp, c_prev + r * Hp, step * Hp, own, job.H, share.first_panel, share.last_panel)
+        dy + r * dy_stride, step * dy_stride,
+        job.gates + (first_row(steps, s) + r) * Zs, step * Zs,
+        tape_row(job, job.c, s) + r * Hs, tape_row(job, job.c, s - 1) + r * Hs, step * Hs,
+        own, job.H, share.first_panel, share.last_panel)
     if job.split_units:
         barrier(threads)
         panels = (job.P + 3) // 4  # of 4 vectors of columns, the last one maybe narrower
@@ -88,8 +108,8 @@ cdef void collect(
             while first_row(steps, s + 1) - before <= r:
                 s += 1
             j = r - (first_row(steps, s) - before)
-            memcpy(job.h_chunk + r * job.H, tape_row(job.h, steps, s - 1, job.Hp) + j * job.Hp,
-                   job.H * sizeof(real))
+            memcpy(job.h_chunk + r * job.H,
+                   tape_row(job, job.h, s - 1) + j * job.state_stride, job.H * sizeof(real))
 
 
 cdef void input_gradient(
@@ -124,9 +144,9 @@ cdef void weight_gradients(
         x = row(&job.x, steps, begin, 0)
         x_stride = flat_stride(&job.x, steps)
     if hidden_is_flat(job, begin, end):
-        h = tape_row(job.h, steps, begin - 1, job.Hp)
-        h_stride = job.Hp
-    if job.db != NULL and thread == threads - 1:
+        h = tape_row(job, job.h, begin - 1)
+        h_stride = job.state_stride
+    if thread == threads - 1:
         k.add_rows(job.db, job.dz, job.D, rows, 4 * H)
     if k.prefer_blas:
         if thread == 0:
@@ -143,14 +163,10 @@ cdef void weight_gradients(
     k.outer_product(
         job.g_hh + first, job.G, job.zeros if is_first_chunk else job.g_hh + first, init_stride,
         h, h_stride, job.dz + first, job.D, H, panels, rows)
-    if begin == 0:
-        panels = min(first + panels * 4 * k.lanes, 4 * H)
-        k.add_transposed(job.dw_ih, job.g_ih, job.G, I, first, panels)
-        k.add_transposed(job.dw_hh, job.g_hh, job.G, H, first, panels)
 
 
-cdef void backward_thread(void *argument, int thread, int threads) noexcept nogil:
-    cdef const Backward *job = <const Backward *>argument
+cdef void backward_rows(const Backward *job, int thread, int threads) noexcept nogil:
+    """All steps of a group."""
     cdef const Steps *steps = &job.steps
     cdef Share share = share_of(job.P, job.split_units, thread, threads)
     cdef ptrdiff_t s, begin, at, rows, lo, hi, end = steps.count, dy_stride = job.H
@@ -178,6 +194,46 @@ cdef void backward_thread(void *argument, int thread, int threads) noexcept nogi
         end = begin
 
 
+cdef void backward_thread(void *argument, int thread, int threads) noexcept nogil:
+    cdef const Groups *groups = <const Groups *>argument
+    cdef const Backward *job = groups.jobs
+    cdef ptrdiff_t first, last, i, j
+    if groups.count == 1:
+        backward_rows(job, thread, threads)
+    else:
+        i = thread
+        while i < groups.count:
+            backward_rows(&groups.jobs[i], 0, 1)
+            i += threads
+    barrier(threads)
+    first = job.panels * thread // threads * 4 * job.kernels.lanes
+    last = min(job.panels * (thread + 1) // threads * 4 * job.kernels.lanes, 4 * job.H)
+    for i in range(groups.count):
+        job = &groups.jobs[i]
+        if not job.kernels.prefer_blas and job.steps.count:
+            job.kernels.add_transposed(groups.dw_ih, job.g_ih, job.G, job.I, first, last)
+            job.kernels.add_transposed(groups.dw_hh, job.g_hh, job.G, job.H, first, last)
+        if groups.db != NULL:
+            for j in range(first, last):
+                groups.db[j] += job.db[j]
+
+
+cdef int count_groups(const Steps *steps, size_t weight_bytes) noexcept nogil:
+    """How many groups of rows have weight gradients of their own: 1, 2, 4 or 8."""
+    cdef int count = 1
+    if steps.order != NULL or weight_bytes > (1 << 20):
+        return 1
+    if steps.B % 2 == 0 and steps.B >= 8:
+        count = 2
+    while count < MOST_GROUPS and steps.B % (2 * count) == 0 and steps.B >= 128 * count:
+        count *= 2
+    return count
+
+
+cdef Rows rows_of_group(Rows rows, int group, int count) noexcept:
+    return Rows(rows.data + group * rows.stride_b, rows.stride_t, count * rows.stride_b, rows.F)
+
+
 cdef void store_state(
     real[:, :] state, const real *values, ptrdiff_t stride, const Steps *steps,
 ) noexcept:
@@ -186,6 +242,39 @@ cdef void store_state(
         H = state.shape[1]
         for j in range(steps.B):
             memcpy(&state[batch_row(steps, j), 0], values + j * stride, H * sizeof(real))
+
+
+cdef Buffer take_workspace(Backward *job, bint gather_dy):
+    cdef ptrdiff_t lanes = job.kernels.lanes, widest = max(job.G, job.Ip)
+    cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count), B = job.steps.B
+    cdef ptrdiff_t sizes[11]
+    cdef real *pieces[11]
+    cdef size_t total = 0
+    cdef int i
+    rows = min(rows, max(job.chunk_rows, B))
+    sizes[:] = [
+        rows * job.I, rows * job.Ip, rows * job.H, rows * job.H,
+        rows * job.D + 4 * lanes,  # outer_product reads a panel beyond the last row
+        B * job.Hp, B * job.Hp, widest, job.I * job.G, job.H * job.G, 4 * job.H]
+    for i in range(11):
+        total += padded(sizes[i] * sizeof(real))
+    cdef Buffer buffer = Buffer(total)
+    for i in range(11):
+        pieces[i] = <real *>buffer.take(sizes[i] * sizeof(real))
+    job.x_chunk = pieces[0]
+    job.dx_chunk = pieces[1]
+    job.h_chunk = pieces[2]
+    job.dy_chunk = pieces[3] if gather_dy else NULL
+    job.dz = pieces[4]
+    job.dh = pieces[5]
+    job.dc = pieces[6]
+    job.zeros = pieces[7]
+    job.g_ih = pieces[8]
+    job.g_hh = pieces[9]
+    job.db = pieces[10]
+    memset(<void *>job.zeros, 0, widest * sizeof(real))
+    memset(job.db, 0, 4 * job.H * sizeof(real))
+    return buffer
 
 
 def lstm_backward(
@@ -199,74 +288,75 @@ def lstm_backward(
     """
     cdef LSTMWeights weights = tape.weights
     cdef const real[:, :, :] x = tape.x
-    cdef const Steps *steps
-    cdef Backward job
-    cdef Buffer buffer
-    cdef ptrdiff_t B = x.shape[1], rows, most_rows, widest
-    cdef bint gather_dy
-    cdef int threads
+    cdef Steps steps
+    cdef Backward jobs[MOST_GROUPS]
+    cdef Backward *job = jobs
+    cdef Groups groups
+    cdef ptrdiff_t B = x.shape[1], lanes = weights.kernels.lanes
+    cdef int threads, g, count
+    cdef list buffers = []
     if B == 0:
         return
-    steps = &tape.schedule.steps
+    steps = tape.schedule.steps
     job.kernels = weights.kernels
-    job.steps = steps[0]
     job.I = weights.I
     job.H = weights.H
     job.P = weights.P
     job.Hp = weights.Hp
     job.Ip = weights.Ip
     job.Z = 4 * job.Hp
-    job.D = job.Z + weights.kernels.lanes
-    job.panels = (4 * job.H + 4 * weights.kernels.lanes - 1) // (4 * weights.kernels.lanes)
-    job.G = job.panels * 4 * weights.kernels.lanes + weights.kernels.lanes
+    job.D = job.Z + lanes
+    job.panels = (4 * job.H + 4 * lanes - 1) // (4 * lanes)
+    job.G = job.panels * 4 * lanes + lanes
     job.w_ih_columns = weights.w_ih_columns
     job.w_hh_columns = weights.w_hh_columns
-    job.gates = tape.gates
-    job.h = tape.h
-    job.c = tape.c
     job.x = rows_of(x)
     job.dx = rows_of(dx)
-    job.x_flat = is_flat(&job.x, steps) and flat_stride(&job.x, steps) >= max(job.I, 1)
-    job.dx_direct = is_flat(&job.dx, steps) and job.I == job.Ip
-    gather_dy = dy is not None and steps.order != NULL
-    job.chunk_rows = rows_per_chunk(job.Z)
-    rows = first_row(steps, steps.count)
-    most_rows = min(rows, max(job.chunk_rows, B))
-    widest = max(job.G, job.Ip)
-    # outer_product reads a panel beyond the last row of dz
-    buffer = Buffer(
-        padded(most_rows * job.I * sizeof(real)) + padded(most_rows * job.Ip * sizeof(real))
-        + 2 * padded(most_rows * job.H * sizeof(real))
-        + padded((most_rows * job.D + 4 * weights.kernels.lanes) * sizeof(real))
-        + 2 * padded(B * job.Hp * sizeof(real)) + padded(widest * sizeof(real))
-        + padded(job.I * job.G * sizeof(real)) + padded(job.H * job.G * sizeof(real)))
-    job.x_chunk = <real *>buffer.take(most_rows * job.I * sizeof(real))
-    job.dx_chunk = <real *>buffer.take(most_rows * job.Ip * sizeof(real))
-    job.h_chunk = <real *>buffer.take(most_rows * job.H * sizeof(real))
-    job.dy_chunk = <real *>buffer.take(most_rows * job.H * sizeof(real))
-    job.dz = <real *>buffer.take((most_rows * job.D + 4 * weights.kernels.lanes) * sizeof(real))
-    job.dh = <real *>buffer.take(B * job.Hp * sizeof(real))
-    job.dc = <real *>buffer.take(B * job.Hp * sizeof(real))
-    job.zeros = <real *>buffer.take(widest * sizeof(real))
-    job.g_ih = <real *>buffer.take(job.I * job.G * sizeof(real))
-    job.g_hh = <real *>buffer.take(job.H * job.G * sizeof(real))
-    memset(<void *>job.zeros, 0, widest * sizeof(real))
-    if not gather_dy:
-        job.dy_chunk = NULL
-    if dy is None:
-        job.dy = Rows(<real *>job.zeros, 0, 0, job.H)
-    else:
+    job.dy = Rows(NULL, 0, 0, job.H)
+    if dy is not None:
         job.dy = rows_of(dy)
-    job.dw_ih = &dw_ih[0, 0]
-    job.dw_hh = &dw_hh[0, 0]
-    job.db = &db[0] if db is not None else NULL
-    load_state(job.dh, job.Hp, dh_n, steps)
-    load_state(job.dc, job.Hp, dc_n, steps)
-    threads = threads_for(<double>rows * job.Z * (job.I + job.H) * 2)
-    job.split_units = prefer_units(B, threads, job.Z * job.H * sizeof(real))
+    job.x_flat = is_flat(&job.x, &steps) and flat_stride(&job.x, &steps) >= max(job.I, 1)
+    job.dx_direct = is_flat(&job.dx, &steps) and job.I == job.Ip
+    job.chunk_rows = rows_per_chunk(job.Z)
+    threads = threads_for(<double>first_row(&steps, steps.count) * job.Z * (job.I + job.H) * 2)
+    count = count_groups(&steps, (job.I + job.H) * job.Z * sizeof(real))
+    if job.kernels.prefer_blas:
+        count = 1
+    job.split_units = count == 1 and prefer_units(B, threads, job.Z * job.H * sizeof(real))
     if job.split_units:
         threads = min(threads, threads_for(STEP_WEIGHT * <double>B * job.Z * job.H))
+
+    for g in range(count):
+        job = &jobs[g]
+        job[0] = jobs[0]
+        job.steps = steps
+        job.steps.B = B // count
+        job.gates_stride = count * job.Z
+        job.state_stride = count * job.Hp
+        job.gates = tape.gates + g * job.Z
+        job.h = tape.h + g * job.Hp
+        job.c = tape.c + g * job.Hp
+        buffers.append(take_workspace(job, dy is not None and steps.order != NULL))
+        load_state(job.dh, job.Hp, None if dh_n is None else dh_n[g::count], &job.steps)
+        load_state(job.dc, job.Hp, None if dc_n is None else dc_n[g::count], &job.steps)
+    for g in range(count - 1, -1, -1):  # the first one, of which the others are views, last
+        job = &jobs[g]
+        job.x = rows_of_group(jobs[0].x, g, count)
+        job.dx = rows_of_group(jobs[0].dx, g, count)
+        job.dy = rows_of_group(jobs[0].dy, g, count)
+        if dy is None:
+            job.dy.data = <real *>job.zeros
+
+    groups.jobs = jobs
+    groups.count = count
+    groups.dw_ih = jobs[0].dw_ih = &dw_ih[0, 0]
+    groups.dw_hh = jobs[0].dw_hh = &dw_hh[0, 0]
+    groups.db = &db[0] if db is not None else NULL
     with nogil:
-        run_team(backward_thread, &job, threads)
-    store_state(dh_0, job.dh, job.Hp, steps)
-    store_state(dc_0, job.dc, job.Hp, steps)
+        run_team(backward_thread, &groups, threads)
+    for g in range(count):
+        job = &jobs[g]
+        store_state(
+            None if dh_0 is None else dh_0[g::count], job.dh, job.Hp, &job.steps)
+        store_state(
+            None if dc_0 is None else dc_0[g::count], job.dc, job.Hp, &job.steps)
