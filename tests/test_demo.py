@@ -150,9 +150,12 @@ class TestCommand:
         path = tmp_path / "fastlstm-demo" / demo.MODEL
         path.parent.mkdir()
         path.write_text("mine")
-        assert small("--no-plot") == 1
+        assert small("--no-plot", "--output-dir", "fastlstm-demo") == 1
         assert path.read_text() == "mine"
         assert "--force" in capsys.readouterr().err
+        assert small("--no-plot") == 0
+        assert path.read_text() == "mine"
+        assert (tmp_path / "fastlstm-demo-2" / demo.MODEL).exists()
         assert small("--no-plot", "--force") == 0
         assert path.read_bytes().startswith(b"PK")
 

@@ -4,12 +4,13 @@ The series is 44 years of weekly means at Mauna Loa, Hawaii, and comes with the 
 104 weeks are held out: the model is trained on what came before, forecasts all of them at once
 from the end of that, and is then compared with them, beside the same week of the last year
 (seasonal naive). The same training steps are timed on the NumPy reference. A plot and the model
-are saved; files that are already there are only replaced with --force.
+are saved in a directory of their own: files that are already there are only replaced with --force.
 """
 
 import argparse
 import copy
 import importlib.util
+import itertools
 import statistics
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ from fastlstm._forecaster import (
 )
 from fastlstm.training import Adam
 
+DIRECTORY = "fastlstm-demo"
 PLOT = "co2-forecast.png"
 MODEL = "co2-model.npz"
 
@@ -61,9 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output-dir",
         type=Path,
-        default=Path("fastlstm-demo"),
         metavar="DIR",
-        help="where files are saved",
+        help=f"where files are saved (default: {DIRECTORY}, numbered if it is there)",
     )
     parser.add_argument("--no-plot", action="store_true", help="save no plot")
     parser.add_argument("--force", action="store_true", help="replace files that are there")
@@ -72,9 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo and print its report."""
     _require("tqdm", *([] if arguments.no_plot else ["matplotlib"]))
-    outputs = [arguments.output_dir / MODEL]
+    directory = arguments.output_dir or _new_directory(arguments.force)
+    outputs = [directory / MODEL]
     if not arguments.no_plot:
-        outputs.append(arguments.output_dir / PLOT)
+        outputs.append(directory / PLOT)
     _prepare(outputs, arguments.force)
 
     past, held_out = _co2.split(_co2.load_co2(), HORIZON)
@@ -102,13 +104,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"on the NumPy reference {1e3 * numpys:.1f} ms, {numpys / ours:.1f} times as long."
         )
 
-    with write_whole(arguments.output_dir / MODEL) as file:
+    with write_whole(directory / MODEL) as file:
         model.save(file)
     if not arguments.no_plot:
         from fastlstm._demo_plot import draw
 
         figure = draw(past, held_out, forecasts)
-        with write_whole(arguments.output_dir / PLOT) as file:
+        with write_whole(directory / PLOT) as file:
             figure.savefig(file, format="png")
     print("Saved " + " and ".join(str(path) for path in outputs) + ".")
     return 0
@@ -154,6 +156,12 @@ def _report(forecasts: list[Forecast], held_out: _co2.Series) -> None:
     for forecast in forecasts:
         mae, rmse = _co2.errors(forecast.ppm, held_out.ppm)
         print(f"  {forecast.name:<26}{mae:>5.2f} ppm{rmse:>6.2f} ppm")
+
+
+def _new_directory(force: bool) -> Path:
+    """Return the first of fastlstm-demo, fastlstm-demo-2, ... that is not there."""
+    names = itertools.chain([DIRECTORY], (f"{DIRECTORY}-{i}" for i in itertools.count(2)))
+    return next(Path(name) for name in names if force or not Path(name).exists())
 
 
 def _prepare(outputs: list[Path], force: bool) -> None:
