@@ -34,6 +34,7 @@ SHAPES = [
     (4, 13, 17, 33),
     (5, 32, 64, 64),
     (3, 9, 70, 95),
+    (2, 512, 9, 20),  # eight groups of rows, each with weight gradients of its own
 ]
 UPSTREAM = [("dy",), ("dh_n",), ("dc_n",), ("dy", "dh_n", "dc_n")]
 WEIGHTS = ("w_ih", "w_hh", "b")
@@ -311,7 +312,7 @@ def test_a_tape_outlives_a_change_of_the_instruction_set(isa, dtype, rng):
 # --- bitwise promises -----------------------------------------------------------------------------
 
 # after the first two: units split unevenly; an input product that BLAS would split; one wide row;
-# a batch worth several threads
+# a batch worth several threads; one in eight groups
 BITWISE_SHAPES = [
     (9, 13, 5, 7),
     (4, 33, 32, 32),
@@ -319,6 +320,7 @@ BITWISE_SHAPES = [
     (3, 7, 600, 24),
     (5, 1, 64, 300),
     (12, 40, 96, 128),
+    (3, 512, 16, 24),
 ]
 bitwise_shapes = pytest.mark.parametrize("shape", BITWISE_SHAPES, ids=str)
 
