@@ -4,10 +4,14 @@
  * exp(r) and of (expm1(2r) - 2r) / r^2, made with Sollya's fpminimax; their own error is below
  * 0.1 ulp of the result.
  *
- * Largest error over all floats, in units in the last place, as measured by
- * `pytest -m slow -s tests/test_activations.py`:
+ * Largest error in units in the last place: over every float, and over samples of double, as
+ * `pytest -s -m "slow or not slow" tests/test_activations.py` measures it:
  *
- *   @TABLE
+ *                        avx512   avx2   sse2   scalar
+ *     float   sigmoid     2.42    2.41   2.41    2.41    (absolute: 9.0e-8)
+ *             tanh        1.91    1.91   1.95    1.95
+ *     double  sigmoid     2.19    2.19   2.19    2.19
+ *             tanh        2.01    2.01   2.01    2.01
  */
 #ifndef FASTLSTM_ACTIVATIONS_H
 #define FASTLSTM_ACTIVATIONS_H
