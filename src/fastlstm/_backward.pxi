@@ -272,6 +272,8 @@ cdef Buffer take_workspace(Backward *job, bint gather_dy):
     job.g_ih = pieces[8]
     job.g_hh = pieces[9]
     job.db = pieces[10]
+    # dz has columns that are only ever padding: what is left in memory could be slow denormals
+    memset(job.dz, 0, sizes[4] * sizeof(real))
     memset(<void *>job.zeros, 0, widest * sizeof(real))
     memset(job.db, 0, 4 * job.H * sizeof(real))
     return buffer
