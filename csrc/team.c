@@ -1,3 +1,5 @@
+#define _GNU_SOURCE /* sched_getcpu, CPU_SET */
+
 #include "team.h"
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -28,6 +30,8 @@ static struct {
     team_body body;
     void *job;
     int threads;           /* in this round */
+    atomic_int sleepers;   /* workers that have to be woken */
+    int caller_cpu;        /* where thread 0 runs, or -1 */
     atomic_uint round;     /* counts calls; a change starts the workers */
     atomic_int working;    /* workers that have not finished this round */
     atomic_int arrived;    /* at the current barrier */
@@ -35,6 +39,31 @@ static struct {
 } team = {.owner = PTHREAD_MUTEX_INITIALIZER,
           .sleep = PTHREAD_MUTEX_INITIALIZER,
           .wake = PTHREAD_COND_INITIALIZER};
+
+/* In a virtual machine a sleeping CPU can look busy to the kernel, which then wakes the worker on the
+ * caller's own CPU, to wait there for milliseconds. The caller steps back for a moment after it has
+ * woken somebody, and a worker that finds itself on its CPU goes to another. */
+#if defined(__linux__)
+
+static int current_cpu(void) { return sched_getcpu(); }
+
+static void leave_cpu(int cpu)
+{
+    cpu_set_t allowed, others;
+    if (cpu < 0 || sched_getcpu() != cpu || sched_getaffinity(0, sizeof allowed, &allowed))
+        return;
+    others = allowed;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others))
+        sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
+#else
+
+static int current_cpu(void) { return -1; }
+static void leave_cpu(int cpu) { (void)cpu; }
+
+#endif
 
 static void *work(void *argument)
 {
@@ -45,9 +74,12 @@ static void *work(void *argument)
             RELAX();
         if (atomic_load_explicit(&team.round, memory_order_acquire) == seen) {
             pthread_mutex_lock(&team.sleep);
+            atomic_fetch_add(&team.sleepers, 1);
             while (atomic_load(&team.round) == seen)
                 pthread_cond_wait(&team.wake, &team.sleep);
+            atomic_fetch_sub(&team.sleepers, 1);
             pthread_mutex_unlock(&team.sleep);
+            leave_cpu(team.caller_cpu);
         }
         seen = atomic_load_explicit(&team.round, memory_order_acquire);
         if (thread < team.threads)
@@ -67,6 +99,7 @@ static void forget_workers(void)
     atomic_store(&team.round, 0);
     atomic_store(&team.working, 0);
     atomic_store(&team.arrived, 0);
+    atomic_store(&team.sleepers, 0);
 }
 
 static void register_fork_handler(void) { pthread_atfork(NULL, NULL, forget_workers); }
@@ -97,11 +130,16 @@ void team_run(team_body body, void *job, int threads)
     team.body = body;
     team.job = job;
     team.threads = threads;
+    team.caller_cpu = current_cpu();
     atomic_store(&team.working, team.started);
     pthread_mutex_lock(&team.sleep);
     atomic_fetch_add(&team.round, 1);
-    pthread_cond_broadcast(&team.wake);
+    const int woken = atomic_load(&team.sleepers);
+    if (woken)
+        pthread_cond_broadcast(&team.wake);
     pthread_mutex_unlock(&team.sleep);
+    if (woken)
+        sched_yield();
     body(job, 0, threads);
     for (int i = 0; atomic_load_explicit(&team.working, memory_order_acquire); i++)
         if (i < SPINS)
