@@ -8,6 +8,7 @@
 
 cdef enum:
     MOST_GROUPS = 8
+    LEAST_ROWS = 128              # in a chunk: each reads and writes the weight gradients
 
 
 cdef struct Backward:            # of a group of rows, or of all
@@ -319,7 +320,7 @@ def lstm_backward(
         job.dy = rows_of(dy)
     job.x_flat = is_flat(&job.x, &steps) and flat_stride(&job.x, &steps) >= max(job.I, 1)
     job.dx_direct = is_flat(&job.dx, &steps) and job.I == job.Ip
-    job.chunk_rows = rows_per_chunk(job.Z)
+    job.chunk_rows = max(<ptrdiff_t>LEAST_ROWS, rows_per_chunk(job.Z))
     threads = threads_for(<double>first_row(&steps, steps.count) * job.Z * (job.I + job.H) * 2)
     count = count_groups(&steps, (job.I + job.H) * job.Z * sizeof(real))
     if job.kernels.prefer_blas:
