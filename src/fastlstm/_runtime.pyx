@@ -13,6 +13,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 
 import importlib
 import os
+import platform
 import sys
 
 cdef extern from "cpu.h":
@@ -140,7 +141,7 @@ def show_config():
 
     cdef char name[49]
     cpu_name(name)
-    cpu = name.decode("ascii", "replace").strip() or os.uname().machine
+    cpu = name.decode("ascii", "replace").strip() or platform.machine()
     print(f"fastlstm {__version__}, NumPy {numpy.__version__}, SciPy {scipy.__version__}, "
           f"Python {sys.version.split()[0]}")
     print(f"cpu: {cpu}")
