@@ -325,9 +325,9 @@ def lstm_backward(
     count = count_groups(&steps, (job.I + job.H) * job.Z * sizeof(real))
     if job.kernels.prefer_blas:
         count = 1
-    job.split_units = count == 1 and prefer_units(B, threads, job.Z * job.H * sizeof(real))
+    job.split_units = count == 1 and prefer_units(B, threads, job.Z, job.H)
     if job.split_units:
-        threads = min(threads, threads_for(STEP_WEIGHT * <double>B * job.Z * job.H))
+        threads = threads_for_step(B, job.Z, job.H, threads)
 
     for g in range(count):
         job = &jobs[g]

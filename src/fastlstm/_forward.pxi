@@ -149,11 +149,6 @@ cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept:
     return max(<ptrdiff_t>1, <ptrdiff_t>(CHUNK_BYTES // (Z * sizeof(real))))
 
 
-cdef bint prefer_units(ptrdiff_t B, int threads, size_t weight_bytes) noexcept:
-    """Whether threads share hidden units, not rows: too few rows, or weights that want two L2."""
-    return B < threads or (weight_bytes > (1 << 20) and B < 6 * threads)
-
-
 def lstm_forward(
     LSTMWeights weights, const real[:, :, :] x, const real[:, :] h_0, const real[:, :] c_0,
     const ptrdiff_t[::1] lengths, bint reverse, bint training,
@@ -196,9 +191,9 @@ def lstm_forward(
     most_rows = min(rows, max(job.chunk_rows, B))
 
     threads = threads_for(<double>rows * job.Z * (job.I + job.H))
-    job.split_units = prefer_units(B, threads, job.Z * job.H * sizeof(real))
+    job.split_units = prefer_units(B, threads, job.Z, job.H)
     if job.split_units:
-        threads = min(threads, threads_for(STEP_WEIGHT * <double>B * job.Z * job.H))
+        threads = threads_for_step(B, job.Z, job.H, threads)
 
     buffer = Buffer(
         padded(threads * B * job.I * sizeof(real))

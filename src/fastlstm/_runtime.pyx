@@ -12,6 +12,7 @@ c) Workspace and tapes of finished calls are kept for the next ones, within boun
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
 import importlib
+import importlib.util
 import os
 import platform
 import sys
@@ -41,25 +42,17 @@ cdef const void *kernels_of(bint double_precision) noexcept:
     return _kernels[double_precision]
 
 
-def _load(isa):
-    """The capsules with the kernels of `isa` for float32 and float64."""
-    return [
-        importlib.import_module(f"fastlstm._kernels.{isa}_{dtype}").kernels
-        for dtype in ("float32", "float64")
-    ]
+def _kernel_modules(isa):
+    """Names of the modules with the kernels of `isa` for float32 and float64."""
+    return [f"fastlstm._kernels.{isa}_{dtype}" for dtype in ("float32", "float64")]
 
 
 def available_isas():
     """Names of the instruction sets that this build has and this CPU can run, best first."""
-    found = []
-    for isa in ISAS:
-        if cpu_supports(isa.encode()):
-            try:
-                _load(isa)
-            except ModuleNotFoundError:
-                continue
-            found.append(isa)
-    return tuple(found)
+    return tuple(
+        isa for isa in ISAS
+        if cpu_supports(isa.encode()) and all(map(importlib.util.find_spec, _kernel_modules(isa)))
+    )
 
 
 def get_isa():
@@ -80,7 +73,8 @@ def set_isa(isa):
     if isa not in available:
         raise ValueError(f"FASTLSTM_ISA: expected one of {', '.join(available)}, got {isa!r}")
     cdef int i
-    for i, capsule in enumerate(_load(isa)):
+    for i, name in enumerate(_kernel_modules(isa)):
+        capsule = importlib.import_module(name).kernels
         _kernels[i] = PyCapsule_GetPointer(capsule, "fastlstm.kernels")
     _isa = isa
 

@@ -22,7 +22,6 @@ include "_kernels/_table.pxi"
 cdef enum:
     CHUNK_BYTES = 256 << 10  # of gates; a part of any L2
     MOST_LANES = 16
-    STEP_WEIGHT = 5          # a barrier per step costs a fifth of waking a thread
 
 
 cdef const kernel_table *kernels() noexcept:

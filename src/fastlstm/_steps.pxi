@@ -101,6 +101,16 @@ cdef inline ptrdiff_t rows_of_share(const Share *share, ptrdiff_t n) noexcept no
     return (n - share.first_row + share.row_step - 1) // share.row_step
 
 
+cdef bint prefer_units(ptrdiff_t B, int threads, ptrdiff_t Z, ptrdiff_t H) noexcept:
+    """Whether threads share hidden units, not rows: too few rows, or weights that want two L2."""
+    return B < threads or (Z * H * sizeof(real) > (1 << 20) and B < 6 * threads)
+
+
+cdef int threads_for_step(ptrdiff_t B, ptrdiff_t Z, ptrdiff_t H, int most) noexcept:
+    """How many threads are worth a barrier per step: one costs a fifth of waking a thread."""
+    return min(most, threads_for(5 * <double>B * Z * H))
+
+
 cdef struct Rows:                # a (T, B, F) array as the steps see it
     real *data
     ptrdiff_t stride_t
