@@ -69,7 +69,7 @@ FUNCTIONS: dict[str, Callable[[float, float], tuple[Function, Function]]] = {
         lambda y: np.square(1 - np.abs(y)),
     ),
     "softplus": lambda a, b: (
-        lambda z: np.logaddexp(z, 0),
+        lambda z: np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))),
         lambda y: -np.expm1(-y),
     ),
 }
