@@ -80,6 +80,9 @@ ALWAYS_INLINE void tile_add(
     }
 }
 
+/* An init for two panels. */
+static const real ZEROS[2 * PANEL];
+
 /* z := init + a @ w */
 ALWAYS_INLINE void tile(
     const int rows, const int panels, const int vectors,
@@ -196,58 +199,66 @@ static void outer_product(
 }
 
 /* The pre-activations of one tile of gates: z (rows, panels * PANEL) := init + x @ w_x + h @ w_h.
- * A panel of z has four vectors, of which x adds to x_vectors and h to h_vectors from h_first on:
+ * A panel of z has four vectors, of which x adds to x_vectors from x_first on, and h likewise:
  * constants where it is inlined. Panels of weights are [K][vectors][LANES]; next_x and next_h are
  * wanted after them. */
 ALWAYS_INLINE void gates(
-    const int rows, const int panels, const int x_vectors, const int h_first, const int h_vectors,
-    real *z, const real *init, ptrdiff_t init_stride,
+    const int rows, const int panels,
+    const int x_first, const int x_vectors, const int h_first, const int h_vectors,
+    real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
     const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,
     const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R)
 {
     accumulators acc;
     tile_load(acc, rows, panels, 4, init, init_stride);
-    tile_add(acc, rows, panels, 0, x_vectors, x, x_stride, 1,
+    tile_add(acc, rows, panels, x_first, x_vectors, x, x_stride, 1,
              w_x, I * x_vectors * LANES, x_vectors * LANES, next_x, I);
     tile_add(acc, rows, panels, h_first, h_vectors, h, h_stride, 1,
              w_h, R * h_vectors * LANES, h_vectors * LANES, next_h, R);
-    tile_store(acc, rows, panels, 4, z, panels * PANEL);
+    tile_store(acc, rows, panels, 4, z, z_stride);
 }
 
-/* The same for any number of rows that tile_rows gives, and for two panels if it is 1. */
-#define DEFINE_GATES(name, x_vectors, h_first, h_vectors)                                         \
-    static void name(                                                                             \
-        real *z, const real *init, ptrdiff_t init_stride,                                         \
-        const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,      \
-        const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R,      \
-        ptrdiff_t rows, ptrdiff_t panels)                                                         \
-    {                                                                                             \
-        switch (panels == 2 ? 0 : rows) {                                                         \
-            GATES_CASE(0, 1, 2, x_vectors, h_first, h_vectors)                                    \
-            GATES_CASE(1, 1, 1, x_vectors, h_first, h_vectors)                                    \
-            GATES_CASE(2, 2, 1, x_vectors, h_first, h_vectors)                                    \
-            GATES_CASES(x_vectors, h_first, h_vectors)                                            \
-        }                                                                                         \
+/* The same for as many rows as tile_rows says, and for two panels of a single row. */
+typedef void (*gates_function)(
+    real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+    const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,
+    const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R,
+    ptrdiff_t rows, ptrdiff_t panels);
+
+#define CASE(n, rows, panels, ...)                                                                 \
+    case n:                                                                                        \
+        gates(rows, panels, __VA_ARGS__, z, z_stride, init, init_stride,                           \
+              x, x_stride, w_x, next_x, I, h, h_stride, w_h, next_h, R);                           \
+        break;
+#if TILE_ROWS == 6
+#define MORE_CASES(...)                                                                            \
+    CASE(3, 3, 1, __VA_ARGS__) CASE(4, 4, 1, __VA_ARGS__) CASE(5, 5, 1, __VA_ARGS__)               \
+    CASE(6, 6, 1, __VA_ARGS__)
+#elif TILE_ROWS == 3
+#define MORE_CASES(...) CASE(3, 3, 1, __VA_ARGS__)
+#else
+#define MORE_CASES(...)
+#endif
+#define DEFINE_GATES(name, ...)                                                                    \
+    static void name(                                                                              \
+        real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,                      \
+        const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,       \
+        const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R,       \
+        ptrdiff_t rows, ptrdiff_t panels)                                                          \
+    {                                                                                              \
+        switch (panels == 2 ? 0 : rows) {                                                          \
+            CASE(0, 1, 2, __VA_ARGS__) CASE(1, 1, 1, __VA_ARGS__) CASE(2, 2, 1, __VA_ARGS__)       \
+            MORE_CASES(__VA_ARGS__)                                                                \
+        }                                                                                          \
     }
 
-#define GATES_CASE(n, rows, panels, x_vectors, h_first, h_vectors)                                \
-    case n:                                                                                       \
-        gates(rows, panels, x_vectors, h_first, h_vectors, z, init, init_stride,                  \
-              x, x_stride, w_x, next_x, I, h, h_stride, w_h, next_h, R);                          \
-        break;
-
-#if TILE_ROWS == 6
-#define GATES_CASES(x_vectors, h_first, h_vectors)                                                \
-    GATES_CASE(3, 3, 1, x_vectors, h_first, h_vectors)                                            \
-    GATES_CASE(4, 4, 1, x_vectors, h_first, h_vectors)                                            \
-    GATES_CASE(5, 5, 1, x_vectors, h_first, h_vectors)                                            \
-    GATES_CASE(6, 6, 1, x_vectors, h_first, h_vectors)
-#elif TILE_ROWS == 3
-#define GATES_CASES(x_vectors, h_first, h_vectors) GATES_CASE(3, 3, 1, x_vectors, h_first, h_vectors)
-#else
-#define GATES_CASES(x_vectors, h_first, h_vectors)
-#endif
-
-DEFINE_GATES(gates_lstm, 4, 0, 4)
+/* The blocks of a panel, see kernels.h:           x          h   */
+DEFINE_GATES(gates_lstm, 0, 4, 0, 4)            /* f i g o    f i g o */
+DEFINE_GATES(gates_coupled, 1, 3, 1, 3)         /*   i g o      i g o */
+DEFINE_GATES(gates_gru, 0, 3, 1, 3)             /* n r z        r z q */
+DEFINE_GATES(gates_gru_reset_before, 0, 3, 1, 2) /* n r z       r z   */
+#undef DEFINE_GATES
+#undef MORE_CASES
+#undef CASE
 
 #endif

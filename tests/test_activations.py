@@ -11,7 +11,7 @@ import pytest
 from helpers import forced_isa
 
 from fastlstm import _runtime
-from fastlstm.functional import CORES
+from fastlstm._calls import CORES
 
 LIMIT = {np.dtype(np.float32): 2.5, np.dtype(np.float64): 4.0}
 SIGMOID_ABSOLUTE_LIMIT = 9e-8

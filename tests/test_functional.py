@@ -273,12 +273,6 @@ def test_wrong_arguments_raise_and_are_named(module, name, value, error, message
         module.lstm_forward(**base() | {name: value})
 
 
-@pytest.mark.parametrize("name", ["peephole", "w_proj"])
-def test_a_variant_that_is_missing_says_so(name):
-    with pytest.raises(NotImplementedError, match=f"^{name}"):
-        fastlstm.lstm_forward(**base(), **{name: ZEROS((3, 64), "f4")})
-
-
 @pytest.mark.parametrize("module", [fastlstm, reference], ids=["fastlstm", "reference"])
 @cases(WRONG_UPSTREAM)
 def test_wrong_output_gradients_raise_and_are_named(module, name, value, error, message):

@@ -1,21 +1,43 @@
 """fastlstm: the fastest LSTM on a CPU, for training and for inference."""
 
 from fastlstm import reference
-from fastlstm._results import LSTMGradients, LSTMOutput
+from fastlstm._results import (
+    GRUGradients,
+    GRUOutput,
+    LSTMGradients,
+    LSTMOutput,
+    RNNGradients,
+    RNNOutput,
+)
 from fastlstm._runtime import get_num_threads, set_num_threads, show_config
 from fastlstm._version import __version__
-from fastlstm.functional import lstm_backward, lstm_forward
+from fastlstm.functional import (
+    gru_backward,
+    gru_forward,
+    lstm_backward,
+    lstm_forward,
+    rnn_backward,
+    rnn_forward,
+)
 from fastlstm.layers import LSTM
 
 __all__ = [
     "LSTM",
+    "GRUGradients",
+    "GRUOutput",
     "LSTMGradients",
     "LSTMOutput",
+    "RNNGradients",
+    "RNNOutput",
     "__version__",
     "get_num_threads",
+    "gru_backward",
+    "gru_forward",
     "lstm_backward",
     "lstm_forward",
     "reference",
+    "rnn_backward",
+    "rnn_forward",
     "set_num_threads",
     "show_config",
 ]

@@ -8,18 +8,43 @@
 
 cdef enum:
     MOST_GROUPS = 8
+    MOST_PIECES = 3
     LEAST_ROWS = 128              # in a chunk: each reads and writes the weight gradients
+
+
+cdef enum Source:                # of what was multiplied with weights
+    FROM_X
+    FROM_H
+    FROM_EXTRA
+
+
+cdef struct Piece:               # of the weight gradients: dW (N, M) += dz.T @ a
+    Source source               # a (rows, M)
+    ptrdiff_t M
+    ptrdiff_t first             # dz: columns first <= j < first + N of a row of gradients
+    ptrdiff_t N
+    ptrdiff_t panels            # that hold N columns
+    ptrdiff_t G                 # stride of g: no power of 2, which caches dislike
+    real *g                     # (M, G): the transposed gradient so far
+    real *dw                    # (N, M): where it is added, or where BLAS adds
 
 
 cdef struct Backward:            # of a group of rows, or of all
     const kernel_table *kernels
+    int kind
     Steps steps
-    ptrdiff_t I, H, P, Hp, Ip, Z
-    ptrdiff_t D                 # stride of dz, 4H and some: no power of 2, which caches dislike
-    ptrdiff_t panels            # that hold 4H columns
-    ptrdiff_t G                 # stride of g_ih and g_hh, likewise
-    ptrdiff_t gates_stride      # distance of the group's rows in the tape
-    ptrdiff_t state_stride
+    Sizes size
+    extra_parts parts
+    gradient_parts gradients
+    const cell_options *options
+    ptrdiff_t D                 # stride of dz, its size and some: no power of 2 either
+    ptrdiff_t gates_stride      # distances of the group's rows in the tape
+    ptrdiff_t extra_stride
+    ptrdiff_t h_stride
+    ptrdiff_t c_stride
+    ptrdiff_t zoneout_h_stride
+    ptrdiff_t zoneout_c_stride
+    ptrdiff_t dropout_stride
     const real *w_ih_columns
     const real *w_hh_columns
     Rows x, dy, dx
@@ -27,71 +52,148 @@ cdef struct Backward:            # of a group of rows, or of all
     bint split_units
     ptrdiff_t chunk_rows
     const real *gates
+    const real *extra
     const real *h
     const real *c
+    const real *zoneout_h       # see Masks
+    const real *zoneout_c
+    const real *dropout
     real *x_chunk               # (chunk rows, I)
     real *dx_chunk              # (chunk rows, Ip)
-    real *dy_chunk              # (chunk rows, H); NULL: dy is read where it is
-    real *h_chunk               # (chunk rows, H)
-    real *dz                    # (chunk rows, D): 4 gates of H
-    real *dh                    # (B, Hp): dL/dh_t from the future
+    real *dy_chunk              # (chunk rows, R); NULL: dy is read where it is
+    real *h_chunk               # (chunk rows, R)
+    real *dz                    # (chunk rows, D)
+    real *dh                    # (B, Rp): dL/dh_t from the future
     real *dc                    # (B, Hp)
-    const real *zeros           # (max(Hp, Ip, G),)
-    real *g_ih                  # (I, G): the transposed gradient so far
-    real *g_hh                  # (H, G)
-    real *db                    # (4H,) of the group
-    real *dw_ih                 # where BLAS adds
-    real *dw_hh
+    real *kept                  # (B, Rp): what zoneout hands to h_{t-1}
+    real *through               # (B, Rp): what comes through W_hh, under dropout
+    real *scratch               # (B, Hp)
+    const real *zeros           # as long as the widest row
+    Piece pieces[MOST_PIECES]
+    int piece_count
+    real *db                    # (Z,) of the group
+    real *dpeephole             # (3, H) of the group
+    real *dnorm                 # (2 * gates + 2, H) of the group
 
 
 cdef struct Groups:
     Backward *jobs
     int count
-    real *dw_ih
-    real *dw_hh
-    real *db                    # or NULL
+    real *db                    # or NULL, as the others
+    ptrdiff_t db_size
+    real *dpeephole
+    ptrdiff_t dpeephole_size
+    real *dnorm
+    ptrdiff_t dnorm_size
 
 
-cdef inline const real *tape_row(
-    const Backward *job, const real *states, ptrdiff_t s,
-) noexcept nogil:
-    """c or h of step s, -1 being the initial state."""
+cdef inline const real *tape_h(const Backward *job, ptrdiff_t s) noexcept nogil:
+    """h of step s, -1 being the initial state."""
     if s < 0:
-        return states
-    return states + (job.steps.B + first_row(&job.steps, s)) * job.state_stride
+        return job.h
+    return job.h + (job.steps.B + first_row(&job.steps, s)) * job.h_stride
 
 
-cdef void backward_step(
-    const Backward *job, const Share *share, ptrdiff_t s, real *dz,
+cdef inline const real *tape_c(const Backward *job, ptrdiff_t s) noexcept nogil:
+    if s < 0:
+        return job.c
+    return job.c + (job.steps.B + first_row(&job.steps, s)) * job.c_stride
+
+
+cdef void backward_step_of_share(
+    const Backward *job, const Share *share, ptrdiff_t s, ptrdiff_t at,
     const real *dy, ptrdiff_t dy_stride, int thread, int threads,
 ) noexcept nogil:
+    """Step s, whose first row is row `at` of the chunk."""
     cdef const kernel_table *k = job.kernels
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t Hp = job.Hp, D = job.D, Zs = job.gates_stride, Hs = job.state_stride
-    cdef ptrdiff_t r = share.first_row, step = share.row_step
-    cdef ptrdiff_t own = rows_of_share(share, alive(steps, s)), first = 0, last = job.P, panels
-    k.lstm_backward_cells(
-        dz + r * D, step * D, job.dc + r * Hp, step * Hp, job.dh + r * Hp, step * Hp,
-        dy + r * dy_stride, step * dy_stride,
-        job.gates + (first_row(steps, s) + r) * Zs, step * Zs,
-        tape_row(job, job.c, s) + r * Hs, tape_row(job, job.c, s - 1) + r * Hs, step * Hs,
-        own, job.H, share.first_panel, share.last_panel)
+    cdef ptrdiff_t R = job.size.R, Rp = job.size.Rp, Hp = job.size.Hp, D = job.D
+    cdef ptrdiff_t r = share.first_row, step = share.row_step, before = first_row(steps, s) + r
+    cdef ptrdiff_t own = rows_of_share(share, alive(steps, s)), first = 0, last, panels, i
+    cdef real *dh = job.dh + r * Rp
+    cdef real *dz = job.dz + (at + r) * D
+    cdef real *through = dh
+    cdef const real *init = job.zeros if job.kind == LSTM else dh
+    cdef ptrdiff_t init_stride = 0 if job.kind == LSTM else step * Rp
+    cdef backward_step todo
+    memset(&todo, 0, sizeof(todo))
+    todo.rows = own
+    todo.H = job.size.H
+    todo.R = R
+    todo.first = share.first_panel
+    todo.last = share.last_panel
+    todo.dz = dz
+    todo.dz_stride = step * D
+    todo.gradients = job.gradients
+    todo.dc = job.dc + r * Hp
+    todo.dc_stride = step * Hp
+    todo.dh = dh
+    todo.dh_stride = step * Rp
+    todo.dy = dy + r * dy_stride
+    todo.dy_stride = step * dy_stride
+    todo.gates = job.gates + before * job.gates_stride
+    todo.gates_stride = step * job.gates_stride
+    todo.c = tape_c(job, s) + r * job.c_stride
+    todo.c_prev = tape_c(job, s - 1) + r * job.c_stride
+    todo.c_stride = step * job.c_stride
+    todo.h_prev = tape_h(job, s - 1) + r * job.h_stride
+    todo.h_prev_stride = step * job.h_stride
+    todo.u = todo.h_prev
+    todo.u_stride = todo.h_prev_stride
+    todo.extra = job.extra + before * job.extra_stride
+    todo.extra_stride = step * job.extra_stride
+    todo.parts = job.parts
+    todo.options = job.options
+    todo.scratch = job.scratch + r * Hp
+    todo.scratch_stride = step * Hp
+    todo.zeros = job.zeros
+    if job.zoneout_c != NULL:
+        todo.zoneout_c = job.zoneout_c + before * job.zoneout_c_stride
+        todo.zoneout_c_stride = step * job.zoneout_c_stride
+    if job.zoneout_h != NULL:
+        for i in range(own):
+            k.zoneout_backward(
+                dh + i * step * Rp, job.kept + (r + i * step) * Rp, todo.dy + i * todo.dy_stride,
+                job.zoneout_h + (before + i * step) * job.zoneout_h_stride, R)
+        todo.dy = job.zeros
+        todo.dy_stride = 0
+    if job.dropout != NULL:
+        todo.u = job.h_chunk + (at + r) * R
+        todo.u_stride = step * R
+        todo.dropout = job.dropout + r * job.dropout_stride
+        todo.dropout_stride = step * job.dropout_stride
+        through = job.through + r * Rp
+        init = job.zeros
+        init_stride = 0
+    k.backward_cells[job.kind](&todo)
+    last = Rp // k.lanes
     if job.split_units:
         barrier(threads)
-        panels = (job.P + 3) // 4  # of 4 vectors of columns, the last one maybe narrower
+        panels = (last + 3) // 4  # of 4 vectors of columns, the last one maybe narrower
         first = panels * thread // threads * 4
-        last = min(job.P, panels * (thread + 1) // threads * 4)
+        last = min(last, panels * (thread + 1) // threads * 4)
     k.product(
-        job.dh + r * Hp + first * k.lanes, step * Hp, job.zeros, 0, dz + r * D, step * D,
-        job.w_hh_columns + first * k.lanes * 4 * job.H, own, last - first, 4 * job.H)
+        through + first * k.lanes, step * Rp, init + first * k.lanes, init_stride,
+        dz + job.gradients.h, step * D, job.w_hh_columns + first * k.lanes * job.size.N_h,
+        own, last - first, job.size.N_h)
+    if job.dropout != NULL:
+        for i in range(own):
+            k.accumulate(
+                dh + i * step * Rp, through + i * step * Rp,
+                todo.dropout + i * todo.dropout_stride, R)
+    if job.zoneout_h != NULL:
+        for i in range(own):
+            k.accumulate(dh + i * step * Rp, job.kept + (r + i * step) * Rp, NULL, R)
     if job.split_units:
         barrier(threads)
 
 
 cdef bint hidden_is_flat(const Backward *job, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
-    """Whether h_{t-1} of the steps begin..end lies in the tape row after row: none ends there."""
+    """Whether what W_hh multiplied in the steps begin..end is in the tape row after row: not if
+    rows end there, or under dropout.
+    """
     cdef ptrdiff_t before = alive(&job.steps, begin - 1) if begin else job.steps.B
-    return before == alive(&job.steps, end - 1)
+    return before == alive(&job.steps, end - 1) and job.dropout == NULL
 
 
 cdef void collect(
@@ -99,18 +201,21 @@ cdef void collect(
 ) noexcept nogil:
     """Copy what a chunk cannot read where it is: rows lo..hi of x, dy and h_{t-1}."""
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t s = begin, r, j, before = first_row(steps, begin)
+    cdef ptrdiff_t R = job.size.R, s = begin, r, j, before = first_row(steps, begin)
     if not job.x_flat:
-        copy_rows(job.x_chunk, job.I, &job.x, steps, begin, lo, hi, False)
+        copy_rows(job.x_chunk, job.size.I, &job.x, steps, begin, lo, hi, False)
     if job.dy_chunk != NULL:
-        copy_rows(job.dy_chunk, job.H, &job.dy, steps, begin, lo, hi, False)
+        copy_rows(job.dy_chunk, R, &job.dy, steps, begin, lo, hi, False)
     if not hidden_is_flat(job, begin, end):
         for r in range(lo, hi):
             while first_row(steps, s + 1) - before <= r:
                 s += 1
             j = r - (first_row(steps, s) - before)
-            memcpy(job.h_chunk + r * job.H,
-                   tape_row(job, job.h, s - 1) + j * job.state_stride, job.H * sizeof(real))
+            memcpy(job.h_chunk + r * R, tape_h(job, s - 1) + j * job.h_stride, R * sizeof(real))
+            if job.dropout != NULL:
+                job.kernels.multiply(
+                    job.h_chunk + r * R, job.h_chunk + r * R,
+                    job.dropout + j * job.dropout_stride, R)
 
 
 cdef void input_gradient(
@@ -119,58 +224,85 @@ cdef void input_gradient(
     """dx = dz @ W_ih for the rows lo..hi of the chunk that begins at step `begin`."""
     cdef const Steps *steps = &job.steps
     cdef real *dx = job.dx_chunk
-    cdef ptrdiff_t stride = job.Ip
+    cdef ptrdiff_t Ip = job.size.Ip, stride = Ip
     if job.dx_direct:
         dx = row(&job.dx, steps, begin, 0)
         stride = flat_stride(&job.dx, steps)
     job.kernels.product(
         dx + lo * stride, stride, job.zeros, 0, job.dz + lo * job.D, job.D, job.w_ih_columns,
-        hi - lo, job.Ip // job.kernels.lanes, 4 * job.H)
+        hi - lo, Ip // job.kernels.lanes, job.size.N)
     if not job.dx_direct:
-        copy_rows(job.dx_chunk, job.Ip, &job.dx, steps, begin, lo, hi, True)
+        copy_rows(job.dx_chunk, Ip, &job.dx, steps, begin, lo, hi, True)
+
+
+cdef const real *multiplied(
+    const Backward *job, const Piece *piece, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t *stride,
+) noexcept nogil:
+    """a (rows, M) of a piece for the steps begin..end."""
+    if piece.source == FROM_X:
+        stride[0] = job.size.I
+        if not job.x_flat:
+            return job.x_chunk
+        stride[0] = flat_stride(&job.x, &job.steps)
+        return row(&job.x, &job.steps, begin, 0)
+    if piece.source == FROM_H:
+        stride[0] = job.size.R
+        if not hidden_is_flat(job, begin, end):
+            return job.h_chunk
+        stride[0] = job.h_stride
+        return tape_h(job, begin - 1)
+    stride[0] = job.extra_stride
+    return job.extra + first_row(&job.steps, begin) * job.extra_stride + job.parts.m
 
 
 cdef void weight_gradients(
     const Backward *job, ptrdiff_t begin, ptrdiff_t end, int thread, int threads,
 ) noexcept nogil:
-    """dW_ih += dz.T @ x, dW_hh += dz.T @ h_{t-1}, db += sum of dz, for the steps begin..end."""
+    """Add what the steps begin..end contribute, to all parameters."""
     cdef const kernel_table *k = job.kernels
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t rows = first_row(steps, end) - first_row(steps, begin)
-    cdef ptrdiff_t H = job.H, I = job.I, x_stride = I, h_stride = H, first, panels, init_stride
-    cdef const real *x = job.x_chunk
-    cdef const real *h = job.h_chunk
+    cdef ptrdiff_t rows = first_row(steps, end) - first_row(steps, begin), s, j
+    cdef ptrdiff_t H = job.size.H, N = job.size.N, a_stride, first, panels
     cdef bint is_first_chunk = end == steps.count
-    if job.x_flat:
-        x = row(&job.x, steps, begin, 0)
-        x_stride = flat_stride(&job.x, steps)
-    if hidden_is_flat(job, begin, end):
-        h = tape_row(job, job.h, begin - 1)
-        h_stride = job.state_stride
+    cdef const Piece *piece
+    cdef const real *a
+    cdef const real *dz = job.dz
+    cdef int i
     if thread == threads - 1:
-        k.add_rows(job.db, job.dz, job.D, rows, 4 * H)
-    if k.prefer_blas:
-        if thread == 0:
-            gemm[real](True, False, 4 * H, I, rows, job.dz, job.D, x, x_stride, 1, job.dw_ih, I)
-            gemm[real](True, False, 4 * H, H, rows, job.dz, job.D, h, h_stride, 1, job.dw_hh, H)
-        return
-    first = job.panels * thread // threads
-    panels = job.panels * (thread + 1) // threads - first
-    first *= 4 * k.lanes
-    init_stride = 0 if is_first_chunk else job.G
-    k.outer_product(
-        job.g_ih + first, job.G, job.zeros if is_first_chunk else job.g_ih + first, init_stride,
-        x, x_stride, job.dz + first, job.D, I, panels, rows)
-    k.outer_product(
-        job.g_hh + first, job.G, job.zeros if is_first_chunk else job.g_hh + first, init_stride,
-        h, h_stride, job.dz + first, job.D, H, panels, rows)
+        k.add_rows(job.db, dz + job.gradients.b, job.D, rows, N)
+        if job.kind == GRU:  # the bias within the reset
+            k.add_rows(job.db + N, dz + job.gradients.h + 2 * H, job.D, rows, H)
+        if job.kind == LSTM_VARIANT:
+            for s in range(begin, end):
+                for j in range(alive(steps, s)):
+                    k.option_gradients(
+                        job.dpeephole, job.dnorm, dz,
+                        job.extra + (first_row(steps, s) + j) * job.extra_stride,
+                        tape_c(job, s - 1) + j * job.c_stride, &job.parts, &job.gradients,
+                        job.options, H)
+                    dz += job.D
+    for i in range(job.piece_count):
+        piece = &job.pieces[i]
+        a = multiplied(job, piece, begin, end, &a_stride)
+        if k.prefer_blas:
+            if thread == 0:
+                gemm[real](True, False, piece.N, piece.M, rows, job.dz + piece.first, job.D,
+                           a, a_stride, 1, piece.dw, piece.M)
+            continue
+        first = piece.panels * thread // threads
+        panels = piece.panels * (thread + 1) // threads - first
+        first *= 4 * k.lanes
+        k.outer_product(
+            piece.g + first, piece.G, job.zeros if is_first_chunk else piece.g + first,
+            0 if is_first_chunk else piece.G, a, a_stride, job.dz + piece.first + first, job.D,
+            piece.M, panels, rows)
 
 
 cdef void backward_rows(const Backward *job, int thread, int threads) noexcept nogil:
     """All steps of a group."""
     cdef const Steps *steps = &job.steps
-    cdef Share share = share_of(job.P, job.split_units, thread, threads)
-    cdef ptrdiff_t s, begin, at, rows, lo, hi, end = steps.count, dy_stride = job.H
+    cdef Share share = share_of(job.size.P, job.split_units, thread, threads)
+    cdef ptrdiff_t s, begin, at, rows, lo, hi, end = steps.count, dy_stride = job.size.R
     cdef const real *dy
     while end > 0:
         begin = chunk_begin(steps, end, job.chunk_rows)
@@ -182,12 +314,11 @@ cdef void backward_rows(const Backward *job, int thread, int threads) noexcept n
         for s in range(end - 1, begin - 1, -1):
             at = first_row(steps, s) - first_row(steps, begin)
             if job.dy_chunk != NULL:
-                dy = job.dy_chunk + at * job.H
+                dy = job.dy_chunk + at * job.size.R
             else:
                 dy = job.dy.data + s * job.dy.stride_t
                 dy_stride = job.dy.stride_b
-            backward_step(
-                job, &share, s, job.dz + at * job.D, dy, dy_stride, thread, threads)
+            backward_step_of_share(job, &share, s, at, dy, dy_stride, thread, threads)
         barrier(threads)
         input_gradient(job, begin, lo, hi)
         weight_gradients(job, begin, end, thread, threads)
@@ -195,10 +326,19 @@ cdef void backward_rows(const Backward *job, int thread, int threads) noexcept n
         end = begin
 
 
+cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:
+    cdef ptrdiff_t j
+    if sums != NULL:
+        for j in range(n):
+            sums[j] += part[j]
+
+
 cdef void backward_thread(void *argument, int thread, int threads) noexcept nogil:
     cdef const Groups *groups = <const Groups *>argument
     cdef const Backward *job = groups.jobs
-    cdef ptrdiff_t first, last, i, j
+    cdef const Piece *piece
+    cdef ptrdiff_t first, last, width
+    cdef int i, j
     if groups.count == 1:
         backward_rows(job, thread, threads)
     else:
@@ -207,16 +347,19 @@ cdef void backward_thread(void *argument, int thread, int threads) noexcept nogi
             backward_rows(&groups.jobs[i], 0, 1)
             i += threads
     barrier(threads)
-    first = job.panels * thread // threads * 4 * job.kernels.lanes
-    last = min(job.panels * (thread + 1) // threads * 4 * job.kernels.lanes, 4 * job.H)
     for i in range(groups.count):
         job = &groups.jobs[i]
-        if not job.kernels.prefer_blas and job.steps.count:
-            job.kernels.add_transposed(groups.dw_ih, job.g_ih, job.G, job.I, first, last)
-            job.kernels.add_transposed(groups.dw_hh, job.g_hh, job.G, job.H, first, last)
-        if groups.db != NULL:
-            for j in range(first, last):
-                groups.db[j] += job.db[j]
+        for j in range(job.piece_count):
+            piece = &job.pieces[j]
+            width = 4 * job.kernels.lanes
+            first = piece.panels * thread // threads * width
+            last = min(piece.panels * (thread + 1) // threads * width, piece.N)
+            if not job.kernels.prefer_blas and job.steps.count:
+                job.kernels.add_transposed(piece.dw, piece.g, piece.G, piece.M, first, last)
+        if thread == 0:
+            add(groups.db, job.db, groups.db_size)
+            add(groups.dpeephole, job.dpeephole, groups.dpeephole_size)
+            add(groups.dnorm, job.dnorm, groups.dnorm_size)
 
 
 cdef int count_groups(const Steps *steps, size_t weight_bytes) noexcept nogil:
@@ -245,22 +388,41 @@ cdef void store_state(
             memcpy(&state[batch_row(steps, j), 0], values + j * stride, H * sizeof(real))
 
 
-cdef Buffer take_workspace(Backward *job, bint gather_dy):
-    cdef ptrdiff_t lanes = job.kernels.lanes, widest = max(job.G, job.Ip)
-    cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count), B = job.steps.B
-    cdef ptrdiff_t sizes[11]
-    cdef real *pieces[11]
+cdef void add_piece(
+    Backward *job, Source source, ptrdiff_t M, ptrdiff_t first, ptrdiff_t N, real *dw,
+) noexcept:
+    cdef ptrdiff_t lanes = job.kernels.lanes, panels = (N + 4 * lanes - 1) // (4 * lanes)
+    job.pieces[job.piece_count] = Piece(
+        source, M, first, N, panels, panels * 4 * lanes + lanes, NULL, dw)
+    job.piece_count += 1
+
+
+cdef Buffer take_workspace(Backward *job, bint gather_dy, ptrdiff_t db_size):
+    cdef const Sizes *n = &job.size
+    cdef ptrdiff_t lanes = job.kernels.lanes, widest = max(n.Hp, n.Rp, n.Ip)
+    cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count), B = job.steps.B, gates = 0
+    cdef ptrdiff_t sizes[14 + MOST_PIECES]
+    cdef real *pieces[14 + MOST_PIECES]
     cdef size_t total = 0
-    cdef int i
+    cdef int i, count = 14 + MOST_PIECES
+    for i in range(job.piece_count):
+        widest = max(widest, job.pieces[i].G)
+    if job.options.norm != NULL:
+        gates = 2 * n.N // n.H + 2
     rows = min(rows, max(job.chunk_rows, B))
-    sizes[:] = [
-        rows * job.I, rows * job.Ip, rows * job.H, rows * job.H,
+    sizes[:14] = [
+        rows * n.I, rows * n.Ip, rows * n.R, rows * n.R,
         rows * job.D + 4 * lanes,  # outer_product reads a panel beyond the last row
-        B * job.Hp, B * job.Hp, widest, job.I * job.G, job.H * job.G, 4 * job.H]
-    for i in range(11):
+        B * n.Rp, B * n.Hp, widest, db_size,
+        3 * n.H if job.options.peephole != NULL else 0, gates * n.H,
+        B * n.Rp if job.zoneout_h != NULL else 0, B * n.Rp if job.dropout != NULL else 0,
+        B * n.Hp if job.kind == LSTM_VARIANT or job.kind == GRU_RESET_BEFORE else 0]
+    for i in range(MOST_PIECES):
+        sizes[14 + i] = job.pieces[i].M * job.pieces[i].G if i < job.piece_count else 0
+    for i in range(count):
         total += padded(sizes[i] * sizeof(real))
     cdef Buffer buffer = Buffer(total)
-    for i in range(11):
+    for i in range(count):
         pieces[i] = <real *>buffer.take(sizes[i] * sizeof(real))
     job.x_chunk = pieces[0]
     job.dx_chunk = pieces[1]
@@ -270,78 +432,119 @@ cdef Buffer take_workspace(Backward *job, bint gather_dy):
     job.dh = pieces[5]
     job.dc = pieces[6]
     job.zeros = pieces[7]
-    job.g_ih = pieces[8]
-    job.g_hh = pieces[9]
-    job.db = pieces[10]
+    job.db = pieces[8]
+    job.dpeephole = pieces[9]
+    job.dnorm = pieces[10]
+    job.kept = pieces[11]
+    job.through = pieces[12]
+    job.scratch = pieces[13]
     # dz has columns that are only ever padding: what is left in memory could be slow denormals
-    memset(job.dz, 0, sizes[4] * sizeof(real))
-    memset(<void *>job.zeros, 0, widest * sizeof(real))
-    memset(job.db, 0, 4 * job.H * sizeof(real))
+    for i in (4, 7, 8, 9, 10, 11, 12, 13):
+        memset(pieces[i], 0, sizes[i] * sizeof(real))
+    for i in range(job.piece_count):
+        job.pieces[i].g = pieces[14 + i]
     return buffer
 
 
-def lstm_backward(
-    LSTMTape tape, const real[:, :, :] dy, const real[:, :] dh_n, const real[:, :] dc_n,
+def backward(
+    Tape tape, const real[:, :, :] dy, const real[:, :] dh_n, const real[:, :] dc_n,
     real[:, :, :] dx, real[:, ::1] dw_ih, real[:, ::1] dw_hh, real[::1] db,
-    real[:, ::1] dh_0, real[:, ::1] dc_0,
+    real[:, ::1] dh_0, real[:, ::1] dc_0, real[:, ::1] dpeephole=None, real[:, ::1] dw_proj=None,
+    real[:, ::1] dlayer_norm=None,
 ):
-    """Fill dx, dh_0 and dc_0, add to dw_ih, dw_hh and db; db, dh_0, dc_0 may be None.
+    """Fill dx, dh_0 and dc_0, add to the rest; what was not given to `forward` is None.
 
     dx must be zero where it is ragged.
     """
-    cdef LSTMWeights weights = tape.weights
+    cdef Weights weights = tape.weights
+    cdef const Sizes *n = &weights.size
     cdef const real[:, :, :] x = tape.x
+    cdef Masks masks = tape.masks
     cdef Steps steps
     cdef Backward jobs[MOST_GROUPS]
     cdef Backward *job = jobs
     cdef Groups groups
     cdef ptrdiff_t B = x.shape[1], lanes = weights.kernels.lanes
+    cdef bint whole_rows
     cdef int threads, g, count
     cdef list buffers = []
     if B == 0:
         return
+    memset(jobs, 0, sizeof(jobs))
+    memset(&groups, 0, sizeof(groups))
     steps = tape.schedule.steps
     job.kernels = weights.kernels
-    job.I = weights.I
-    job.H = weights.H
-    job.P = weights.P
-    job.Hp = weights.Hp
-    job.Ip = weights.Ip
-    job.Z = 4 * job.Hp
-    job.D = job.Z + lanes
-    job.panels = (4 * job.H + 4 * lanes - 1) // (4 * lanes)
-    job.G = job.panels * 4 * lanes + lanes
+    job.kind = tape.kind
+    job.steps = steps
+    job.size = weights.size
+    job.parts = weights.parts
+    job.options = &weights.options
+    job.gradients = weights.gradients
+    if job.kind == LSTM_VARIANT and weights.kind == LSTM:  # because of masks
+        job.gradients.size += n.H
+    job.D = (job.gradients.size + lanes - 1) // lanes * lanes + lanes
     job.w_ih_columns = weights.w_ih_columns
     job.w_hh_columns = weights.w_hh_columns
     job.x = rows_of(x)
     job.dx = rows_of(dx)
-    job.dy = Rows(NULL, 0, 0, job.H)
+    job.dy = Rows(NULL, 0, 0, n.R)
     if dy is not None:
         job.dy = rows_of(dy)
-    job.x_flat = is_flat(&job.x, &steps) and flat_stride(&job.x, &steps) >= max(job.I, 1)
-    job.dx_direct = is_flat(&job.dx, &steps) and job.I == job.Ip
-    job.chunk_rows = max(<ptrdiff_t>LEAST_ROWS, rows_per_chunk(job.Z))
-    threads = threads_for(<double>first_row(&steps, steps.count) * job.Z * (job.I + job.H) * 2)
-    count = count_groups(&steps, (job.I + job.H) * job.Z * sizeof(real))
+    job.x_flat = is_flat(&job.x, &steps) and flat_stride(&job.x, &steps) >= max(n.I, 1)
+    job.dx_direct = is_flat(&job.dx, &steps) and n.I == n.Ip
+    job.chunk_rows = max(<ptrdiff_t>LEAST_ROWS, rows_per_chunk(job.D))
+    add_piece(job, FROM_X, n.I, 0, n.N, &dw_ih[0, 0] if n.I else NULL)
+    add_piece(job, FROM_H, n.R, job.gradients.h, n.N_h, &dw_hh[0, 0])
+    if job.kind == GRU_RESET_BEFORE:
+        add_piece(job, FROM_EXTRA, n.H, n.N_h, n.H, &dw_hh[n.N_h, 0])
+    if dw_proj is not None:
+        add_piece(job, FROM_EXTRA, n.H, job.gradients.proj, n.R, &dw_proj[0, 0])
+    whole_rows = (
+        masks is not None or job.kind == LSTM_VARIANT or job.kind == GRU_RESET_BEFORE)
+    threads = threads_for(<double>first_row(&steps, steps.count) * n.Z * (n.I + n.R) * 2)
+    count = count_groups(&steps, (n.I + n.R) * n.Z * sizeof(real))
     if job.kernels.prefer_blas:
         count = 1
-    job.split_units = count == 1 and prefer_units(B, threads, job.Z, job.H)
+    job.split_units = count == 1 and not whole_rows and prefer_units(B, threads, n.Z, n.R)
     if job.split_units:
-        threads = threads_for_step(B, job.Z, job.H, threads)
+        threads = threads_for_step(B, n.Z, n.R, threads)
+    groups.jobs = jobs
+    groups.count = count
+    groups.db_size = n.N + (n.H if job.kind == GRU else 0)
+    groups.db = &db[0] if db is not None else NULL
+    if dpeephole is not None:
+        groups.dpeephole = &dpeephole[0, 0]
+        groups.dpeephole_size = dpeephole.shape[0] * n.H
+    if dlayer_norm is not None:
+        groups.dnorm = &dlayer_norm[0, 0]
+        groups.dnorm_size = dlayer_norm.shape[0] * n.H
 
     for g in range(count):
         job = &jobs[g]
         job[0] = jobs[0]
-        job.steps = steps
         job.steps.B = B // count
-        job.gates_stride = count * job.Z
-        job.state_stride = count * job.Hp
-        job.gates = tape.gates + g * job.Z
-        job.h = tape.h + g * job.Hp
-        job.c = tape.c + g * job.Hp
-        buffers.append(take_workspace(job, dy is not None and steps.order != NULL))
-        load_state(job.dh, job.Hp, None if dh_n is None else dh_n[g::count], &job.steps)
-        load_state(job.dc, job.Hp, None if dc_n is None else dc_n[g::count], &job.steps)
+        job.gates_stride = count * n.Z
+        job.extra_stride = count * job.parts.size
+        job.h_stride = count * n.Rp
+        job.c_stride = count * n.Hp
+        job.gates = tape.gates + g * n.Z
+        job.extra = tape.extra + g * job.parts.size
+        job.h = tape.h + g * n.Rp
+        job.c = tape.c + g * n.Hp
+        if masks is not None:
+            if masks.zoneout_h != NULL:
+                job.zoneout_h = masks.zoneout_h + g * masks.zoneout_h_stride
+                job.zoneout_h_stride = count * masks.zoneout_h_stride
+            if masks.zoneout_c != NULL:
+                job.zoneout_c = masks.zoneout_c + g * masks.zoneout_c_stride
+                job.zoneout_c_stride = count * masks.zoneout_c_stride
+            if masks.dropout != NULL:
+                job.dropout = masks.dropout + g * n.Rp
+                job.dropout_stride = count * n.Rp
+        buffers.append(
+            take_workspace(job, dy is not None and steps.order != NULL, groups.db_size))
+        load_state(job.dh, n.Rp, None if dh_n is None else dh_n[g::count], &job.steps)
+        load_state(job.dc, n.Hp, None if dc_n is None else dc_n[g::count], &job.steps)
     for g in range(count - 1, -1, -1):  # the first one, of which the others are views, last
         job = &jobs[g]
         job.x = rows_of_group(jobs[0].x, g, count)
@@ -349,17 +552,11 @@ def lstm_backward(
         job.dy = rows_of_group(jobs[0].dy, g, count)
         if dy is None:
             job.dy.data = <real *>job.zeros
-
-    groups.jobs = jobs
-    groups.count = count
-    groups.dw_ih = jobs[0].dw_ih = &dw_ih[0, 0]
-    groups.dw_hh = jobs[0].dw_hh = &dw_hh[0, 0]
-    groups.db = &db[0] if db is not None else NULL
     with nogil:
         run_team(backward_thread, &groups, threads)
     for g in range(count):
         job = &jobs[g]
         store_state(
-            None if dh_0 is None else dh_0[g::count], job.dh, job.Hp, &job.steps)
+            None if dh_0 is None else dh_0[g::count], job.dh, n.Rp, &job.steps)
         store_state(
-            None if dc_0 is None else dc_0[g::count], job.dc, job.Hp, &job.steps)
+            None if dc_0 is None else dc_0[g::count], job.dc, n.Hp, &job.steps)

@@ -1,47 +1,113 @@
 # Forward through time.
 
 
+cdef class Masks:
+    """Masks of one call in the order of the steps: zoneout of every row of every step, dropout of
+    every row. A zoneout that is one number is one row, which all share.
+    """
+
+    cdef list buffers
+    cdef const real *zoneout_h  # (all rows, Rp), or NULL
+    cdef ptrdiff_t zoneout_h_stride
+    cdef const real *zoneout_c  # (all rows, Hp), or NULL
+    cdef ptrdiff_t zoneout_c_stride
+    cdef const real *dropout    # (B, Rp), or NULL
+
+    def __cinit__(self, Schedule schedule, zoneout_h, zoneout_c, dropout, Weights weights):
+        cdef const Steps *steps = &schedule.steps
+        self.buffers = []
+        if zoneout_h is not None:
+            self.zoneout_h = self.gather(
+                zoneout_h, steps, weights.size.R, weights.size.Rp, &self.zoneout_h_stride)
+        if zoneout_c is not None:
+            self.zoneout_c = self.gather(
+                zoneout_c, steps, weights.size.H, weights.size.Hp, &self.zoneout_c_stride)
+        if dropout is not None:
+            self.dropout = self.take(steps.B * weights.size.Rp)
+            load_state(<real *>self.dropout, weights.size.Rp, dropout, steps)
+
+    cdef real *take(self, ptrdiff_t count) except NULL:
+        cdef Buffer buffer = Buffer(max(count, <ptrdiff_t>1) * sizeof(real))
+        cdef real *memory = <real *>buffer.take(count * sizeof(real))
+        self.buffers.append(buffer)
+        memset(memory, 0, count * sizeof(real))
+        return memory
+
+    cdef const real *gather(
+        self, mask, const Steps *steps, ptrdiff_t F, ptrdiff_t padded_F, ptrdiff_t *mask_stride,
+    ) except NULL:
+        cdef const real[:, :, :] values
+        cdef Rows rows
+        cdef real *packed
+        cdef ptrdiff_t unit, n
+        if isinstance(mask, float):
+            mask_stride[0] = 0
+            packed = self.take(padded_F)
+            for unit in range(F):
+                packed[unit] = mask
+            return packed
+        values = mask
+        mask_stride[0] = padded_F
+        n = first_row(steps, steps.count)
+        packed = self.take(n * padded_F)
+        if n:
+            rows = rows_of(values)
+            copy_rows(packed, padded_F, &rows, steps, 0, 0, n, False)
+        return packed
+
+
 cdef struct Forward:
     const kernel_table *kernels
+    int kind
     Steps steps
-    ptrdiff_t I, H, P, Hp, Z
+    Sizes size
     const real *w_ih
     const real *w_hh
     const real *b
+    const cell_options *options
+    extra_parts parts
     Rows x, y
     bint training
     bint y_direct               # steps write h_t into y and read h_{t-1} from there
     bint split_units            # threads take hidden units, not rows
     bint fused                  # a step multiplies x_t itself; else x @ W_ih.T is made by the chunk
     ptrdiff_t chunk_rows
+    const real *zeros           # (max(Hp, Rp),)
     real *x_step                # (threads, B, I): rows of one step, where they are not evenly apart
     real *scratch               # (threads, tile_rows, PANEL)
     real *chunk                 # (chunk rows, Z): x @ W_ih.T + b, unless fused or training
-    real *gates                 # training (all rows, Z), else NULL
-    real *h                     # h_0 (B, Hp), then training (all rows, Hp), else (2, B, Hp)
+    real *gates                 # training (all rows, Z), else (B, Z), or NULL for LSTM and GRU
+    real *extra                 # training (all rows, parts.size), else (B, parts.size)
+    real *u                     # (B, Rp): h_{t-1} under dropout
+    real *h                     # h_0 (B, Rp), then training (all rows, Rp), else (2, B, Rp)
     real *c                     # c_0 (B, Hp), then training (all rows, Hp), else nothing
     real *h_n
-    real *c_n
+    real *c_n                   # or NULL
+    const real *zoneout_h       # see Masks
+    ptrdiff_t zoneout_h_stride
+    const real *zoneout_c
+    ptrdiff_t zoneout_c_stride
+    const real *dropout
 
 
 cdef inline real *hidden(const Forward *job, ptrdiff_t s, ptrdiff_t *stride) noexcept nogil:
     """h of step s; s = -1 is h_0."""
-    stride[0] = job.Hp
+    stride[0] = job.size.Rp
     if s < 0:
         return job.h
     if job.y_direct:
         stride[0] = job.y.stride_b
         return job.y.data + s * job.y.stride_t
     if job.training:
-        return job.h + (job.steps.B + first_row(&job.steps, s)) * job.Hp
-    return job.h + (1 + (s & 1)) * job.steps.B * job.Hp
+        return job.h + (job.steps.B + first_row(&job.steps, s)) * job.size.Rp
+    return job.h + (1 + (s & 1)) * job.steps.B * job.size.Rp
 
 
 cdef inline real *cell_state(const Forward *job, ptrdiff_t s) noexcept nogil:
     """c of step s; s = -1 is c_0."""
     if s < 0 or not job.training:
         return job.c
-    return job.c + (job.steps.B + first_row(&job.steps, s)) * job.Hp
+    return job.c + (job.steps.B + first_row(&job.steps, s)) * job.size.Hp
 
 
 cdef const real *share_of_x(
@@ -49,90 +115,115 @@ cdef const real *share_of_x(
 ) noexcept nogil:
     """The rows of x_t at step s that belong to the share, `stride` apart."""
     cdef const Steps *steps = &job.steps
-    cdef real *x_step = job.x_step + thread * steps.B * job.I
-    cdef ptrdiff_t i, j
+    cdef ptrdiff_t I = job.size.I, i, j
+    cdef real *x_step = job.x_step + thread * steps.B * I
     if steps.order == NULL:
         stride[0] = job.x.stride_b * share.row_step
         return row(&job.x, steps, s, share.first_row)
     for i in range(rows_of_share(share, alive(steps, s))):
         j = share.first_row + i * share.row_step
-        memcpy(x_step + i * job.I, row(&job.x, steps, s, j), job.I * sizeof(real))
-    stride[0] = job.I
+        memcpy(x_step + i * I, row(&job.x, steps, s, j), I * sizeof(real))
+    stride[0] = I
     return x_step
+
+
+cdef forward_step one_step(const Forward *job, const Share *share) noexcept nogil:
+    """What all steps of a share have in common."""
+    cdef forward_step todo
+    memset(&todo, 0, sizeof(todo))
+    todo.I = job.size.I
+    todo.H = job.size.H
+    todo.R = job.size.R
+    todo.first = share.first_panel
+    todo.last = share.last_panel
+    todo.init = job.b
+    todo.w_ih = job.w_ih
+    todo.w_hh = job.w_hh
+    todo.options = job.options
+    todo.parts = job.parts
+    todo.zeros = job.zeros
+    return todo
 
 
 cdef void project(
     const Forward *job, const Share *share, ptrdiff_t begin, ptrdiff_t end, real *z, int thread,
 ) noexcept nogil:
     """z = x @ W_ih.T + b of a share of the steps begin..end."""
-    cdef const kernel_table *k = job.kernels
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t offset = share.first_panel * 4 * k.lanes
-    cdef ptrdiff_t vectors = 4 * (share.last_panel - share.first_panel)
-    cdef const real *w = job.w_ih + offset * job.I
-    cdef ptrdiff_t z_stride = share.row_step * job.Z
-    cdef ptrdiff_t s, x_stride
-    cdef const real *x
-    z += share.first_row * job.Z + offset
+    cdef ptrdiff_t s
+    cdef forward_step todo = one_step(job, share)
+    todo.gates = z + share.first_row * job.size.Z
+    todo.gates_stride = share.row_step * job.size.Z
     if is_flat(&job.x, steps) and steps.B % share.row_step == 0:
-        k.product(
-            z, z_stride, job.b + offset, 0, row(&job.x, steps, begin, share.first_row),
-            flat_stride(&job.x, steps) * share.row_step, w,
-            (end - begin) * (steps.B // share.row_step), vectors, job.I)
+        todo.rows = (end - begin) * (steps.B // share.row_step)
+        todo.x = row(&job.x, steps, begin, share.first_row)
+        todo.x_stride = flat_stride(&job.x, steps) * share.row_step
+        job.kernels.input_product[job.kind](&todo)
         return
     for s in range(begin, end):
-        x = share_of_x(job, share, s, thread, &x_stride)
-        k.product(
-            z, z_stride, job.b + offset, 0, x, x_stride, w,
-            rows_of_share(share, alive(steps, s)), vectors, job.I)
-        z += alive(steps, s) * job.Z
+        todo.rows = rows_of_share(share, alive(steps, s))
+        todo.x = share_of_x(job, share, s, thread, &todo.x_stride)
+        job.kernels.input_product[job.kind](&todo)
+        todo.gates += alive(steps, s) * job.size.Z
 
 
 cdef void forward_step_of_share(
     const Forward *job, const Share *share, ptrdiff_t s, const real *z, int thread,
 ) noexcept nogil:
     """Step s, with z = x_t @ W_ih.T + b unless fused."""
+    cdef const kernel_table *k = job.kernels
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t first = share.first_row, step = share.row_step, stride
-    cdef forward_step todo
+    cdef ptrdiff_t Z = job.size.Z, Hp = job.size.Hp, Rp = job.size.Rp, E = job.parts.size
+    cdef ptrdiff_t first = share.first_row, step = share.row_step, stride, i, j
+    cdef ptrdiff_t before = first_row(steps, s) if job.training else 0
+    cdef forward_step todo = one_step(job, share)
     todo.rows = rows_of_share(share, alive(steps, s))
-    todo.H = job.H
-    todo.first = share.first_panel
-    todo.last = share.last_panel
     todo.descending = s & 1
     if job.fused:
-        todo.I = job.I
-        todo.init = job.b
-        todo.init_stride = 0
         todo.x = share_of_x(job, share, s, thread, &todo.x_stride)
     else:
         todo.I = 0
-        todo.init = z + first * job.Z
-        todo.init_stride = step * job.Z
+        todo.init = z + first * Z
+        todo.init_stride = step * Z
         todo.x = todo.init
-        todo.x_stride = 0
-    todo.w_ih = job.w_ih
     todo.h_prev = hidden(job, s - 1, &stride) + first * stride
     todo.h_prev_stride = step * stride
-    todo.w_hh = job.w_hh
     todo.h = hidden(job, s, &stride) + first * stride
     todo.h_stride = step * stride
-    todo.c = cell_state(job, s) + first * job.Hp
-    todo.c_prev = cell_state(job, s - 1) + first * job.Hp
-    todo.c_stride = step * job.Hp
-    todo.gates = NULL
-    if job.training:
-        todo.gates = job.gates + (first_row(steps, s) + first) * job.Z
-    todo.gates_stride = step * job.Z
-    todo.z = job.scratch + thread * job.kernels.tile_rows * 4 * job.kernels.lanes
-    job.kernels.lstm_forward_step(&todo)
+    todo.u = todo.h_prev
+    todo.u_stride = todo.h_prev_stride
+    todo.c = cell_state(job, s) + first * Hp
+    todo.c_prev = cell_state(job, s - 1) + first * Hp
+    todo.c_stride = step * Hp
+    if job.gates != NULL:
+        todo.gates = job.gates + (before + first) * Z
+    todo.gates_stride = step * Z
+    if job.kind != LSTM and job.kind != GRU:
+        todo.extra = job.extra + (before + first) * E
+        todo.extra_stride = step * E
+    if job.dropout != NULL:
+        todo.u = job.u + first * Rp
+        todo.u_stride = step * Rp
+        for i in range(todo.rows):
+            k.multiply(<real *>todo.u + i * todo.u_stride, todo.h_prev + i * todo.h_prev_stride,
+                       job.dropout + (first + i * step) * Rp, job.size.R)
+    if job.zoneout_c != NULL:
+        todo.zoneout_c_stride = step * job.zoneout_c_stride
+        todo.zoneout_c = job.zoneout_c + (first_row(steps, s) + first) * job.zoneout_c_stride
+    todo.z = job.scratch + thread * k.tile_rows * 4 * k.lanes
+    k.forward_step[job.kind](&todo)
+    if job.zoneout_h != NULL:
+        for i in range(todo.rows):
+            j = first_row(steps, s) + first + i * step
+            k.zoneout(todo.h + i * todo.h_stride, todo.h_prev + i * todo.h_prev_stride,
+                      job.zoneout_h + j * job.zoneout_h_stride, job.size.R)
 
 
 cdef void hand_out(const Forward *job, ptrdiff_t s, int thread, int threads) noexcept nogil:
     """Copy what step s made to y, and the state of rows that end here to h_n and c_n."""
     cdef const Steps *steps = &job.steps
     cdef ptrdiff_t n = alive(steps, s), stays = alive(steps, s + 1)
-    cdef ptrdiff_t stride, i, j, b
+    cdef ptrdiff_t H = job.size.H, R = job.size.R, stride, i, j, b
     cdef const real *h = hidden(job, s, &stride)
     cdef const real *c = cell_state(job, s)
     if job.y_direct and stays == n:
@@ -140,28 +231,29 @@ cdef void hand_out(const Forward *job, ptrdiff_t s, int thread, int threads) noe
     for i in range((n - thread + threads - 1) // threads):
         j = thread + i * threads
         if not job.y_direct:
-            memcpy(row(&job.y, steps, s, j), h + j * stride, job.H * sizeof(real))
+            memcpy(row(&job.y, steps, s, j), h + j * stride, R * sizeof(real))
         if j >= stays:
             b = batch_row(steps, j)
-            memcpy(job.h_n + b * job.H, h + j * stride, job.H * sizeof(real))
-            memcpy(job.c_n + b * job.H, c + j * job.Hp, job.H * sizeof(real))
+            memcpy(job.h_n + b * R, h + j * stride, R * sizeof(real))
+            if job.c_n != NULL:
+                memcpy(job.c_n + b * H, c + j * job.size.Hp, H * sizeof(real))
 
 
 cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil:
     cdef const Forward *job = <const Forward *>argument
     cdef const Steps *steps = &job.steps
-    cdef Share share = share_of(job.P, job.split_units, thread, threads)
-    cdef ptrdiff_t s, before, begin = 0, end
+    cdef Share share = share_of(job.size.P, job.split_units, thread, threads)
+    cdef ptrdiff_t Z = job.size.Z, s, before, begin = 0, end
     cdef real *z = NULL
     while begin < steps.count:
         end = chunk_end(steps, begin, job.chunk_rows)
         before = first_row(steps, begin)
         if not job.fused:
-            z = job.gates + before * job.Z if job.training else job.chunk
+            z = job.gates + before * Z if job.training else job.chunk
             project(job, &share, begin, end, z, thread)
         for s in range(begin, end):
             forward_step_of_share(
-                job, &share, s, z + (first_row(steps, s) - before) * job.Z, thread)
+                job, &share, s, z + (first_row(steps, s) - before) * Z, thread)
             if job.split_units:
                 barrier(threads)
             hand_out(job, s, thread, threads)
@@ -172,15 +264,18 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
         begin = end
 
 
-cdef class LSTMTape:
-    """What lstm_backward needs of a forward call: gates, cell and hidden states, and x itself."""
+cdef class Tape:
+    """What `backward` needs of a forward call: gates, cell and hidden states, and x itself."""
 
-    cdef LSTMWeights weights
+    cdef Weights weights
     cdef Schedule schedule
+    cdef Masks masks
     cdef Buffer buffer
+    cdef int kind
     cdef readonly object x
     cdef readonly Py_ssize_t nbytes
     cdef real *gates
+    cdef real *extra
     cdef real *h
     cdef real *c
 
@@ -189,88 +284,159 @@ cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept:
     return max(<ptrdiff_t>1, <ptrdiff_t>(CHUNK_BYTES // (Z * sizeof(real))))
 
 
-cdef bint prefer_fused(ptrdiff_t rows, ptrdiff_t I, ptrdiff_t H, ptrdiff_t Z) noexcept:
+cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n) noexcept:
     """Whether a step should multiply x_t itself: there is next to nothing to multiply, or enough
     rows to make up for reading W_ih at each step, and a cache for both weights.
     """
-    return I <= 4 or (rows >= 6 and (I + H) * Z * sizeof(real) <= (1 << 20))
+    return n.I <= 4 or (rows >= 6 and (n.I + n.R) * n.Z * sizeof(real) <= (1 << 20))
 
 
-def lstm_forward(
-    LSTMWeights weights, const real[:, :, :] x, const real[:, :] h_0, const real[:, :] c_0,
-    const ptrdiff_t[::1] lengths, bint reverse, bint training,
-    real[:, :, :] y, real[:, ::1] h_n, real[:, ::1] c_n,
-):
-    """Fill y, h_n and c_n; the tape, or None. y must be zero where it is ragged."""
-    cdef ptrdiff_t B = x.shape[1], rows, most_rows
-    cdef Schedule schedule = Schedule(x.shape[0], B, lengths, reverse)
-    cdef const Steps *steps = &schedule.steps
-    cdef Forward job
-    cdef Buffer buffer, kept
-    cdef LSTMTape tape = None
-    cdef int threads
-    cdef ptrdiff_t j, b
-    cdef size_t x_step, scratch, chunk, state
-    if training:
-        tape = LSTMTape()
-        tape.weights = weights
-        tape.schedule = schedule
-        tape.x = x.base
-    if B == 0:
-        return tape
+cdef void begin_forward(Forward *job, Weights weights, const Steps *steps, bint training) noexcept:
+    """Set what follows from weights and steps alone."""
+    memset(job, 0, sizeof(Forward))
     job.kernels = weights.kernels
-    job.steps = schedule.steps
-    job.I = weights.I
-    job.H = weights.H
-    job.P = weights.P
-    job.Hp = weights.Hp
-    job.Z = 4 * job.Hp
+    job.kind = weights.kind
+    job.steps = steps[0]
+    job.size = weights.size
     job.w_ih = weights.w_ih
     job.w_hh = weights.w_hh
     job.b = weights.b
+    job.options = &weights.options
+    job.parts = weights.parts
+    job.training = training
+    job.chunk_rows = rows_per_chunk(job.size.Z)
+
+
+cdef void set_masks(Forward *job, Masks masks) noexcept:
+    job.zoneout_h = masks.zoneout_h
+    job.zoneout_h_stride = masks.zoneout_h_stride
+    job.zoneout_c = masks.zoneout_c
+    job.zoneout_c_stride = masks.zoneout_c_stride
+    job.dropout = masks.dropout
+    if job.kind == LSTM:
+        job.kind = LSTM_VARIANT
+
+
+cdef Buffer take_forward_workspace(Forward *job, int threads):
+    """Memory for all that does not stay: in training, the tape has the rest."""
+    cdef const Sizes *n = &job.size
+    cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count), B = job.steps.B
+    cdef ptrdiff_t sizes[9]
+    cdef real *pieces[9]
+    cdef size_t total = 0
+    cdef bint lone = not job.training
+    cdef int i
+    rows = min(rows, max(job.chunk_rows, B))
+    sizes[:] = [
+        max(n.Hp, n.Rp),
+        threads * B * n.I if job.steps.order != NULL else 0,
+        threads * job.kernels.tile_rows * 4 * job.kernels.lanes,
+        rows * n.Z if lone and not job.fused else 0,
+        B * n.Z if lone and job.kind != LSTM and job.kind != GRU else 0,
+        B * job.parts.size if lone and job.kind != LSTM else 0,
+        B * n.Rp if job.dropout != NULL else 0,
+        3 * B * n.Rp if lone else 0,
+        B * n.Hp if lone else 0]
+    for i in range(9):
+        total += padded(sizes[i] * sizeof(real))
+    cdef Buffer buffer = Buffer(total)
+    for i in range(9):
+        pieces[i] = <real *>buffer.take(sizes[i] * sizeof(real))
+    memset(pieces[0], 0, sizes[0] * sizeof(real))
+    job.zeros = pieces[0]
+    job.x_step = pieces[1]
+    job.scratch = pieces[2]
+    job.chunk = pieces[3]
+    job.u = pieces[6]
+    if lone:
+        job.gates = pieces[4] if sizes[4] else NULL
+        job.extra = pieces[5]
+        job.h = pieces[7]
+        job.c = pieces[8]
+        # columns beyond R and H are read, and stay as they are
+        memset(job.h, 0, sizes[7] * sizeof(real))
+        memset(job.c, 0, sizes[8] * sizeof(real))
+    return buffer
+
+
+cdef Tape start_tape(Forward *job, Weights weights, Schedule schedule, Masks masks, object x):
+    cdef const Sizes *n = &job.size
+    cdef ptrdiff_t B = job.steps.B, rows = first_row(&job.steps, job.steps.count)
+    cdef ptrdiff_t E = job.parts.size if job.kind != LSTM else 0
+    cdef bint has_c = job.kind == LSTM or job.kind == LSTM_VARIANT
+    cdef Tape tape = Tape()
+    tape.weights = weights
+    tape.schedule = schedule
+    tape.masks = masks
+    tape.kind = job.kind
+    tape.x = x
+    tape.nbytes = (
+        padded(rows * n.Z * sizeof(real)) + padded(rows * E * sizeof(real))
+        + padded((B + rows) * n.Rp * sizeof(real))
+        + (padded((B + rows) * n.Hp * sizeof(real)) if has_c else 0))
+    tape.buffer = Buffer(tape.nbytes)
+    tape.gates = job.gates = <real *>tape.buffer.take(rows * n.Z * sizeof(real))
+    tape.extra = job.extra = <real *>tape.buffer.take(rows * E * sizeof(real))
+    tape.h = job.h = <real *>tape.buffer.take((B + rows) * n.Rp * sizeof(real))
+    if has_c:
+        tape.c = job.c = <real *>tape.buffer.take((B + rows) * n.Hp * sizeof(real))
+    return tape
+
+
+def forward(
+    Weights weights, const real[:, :, :] x, const real[:, :] h_0, const real[:, :] c_0,
+    const ptrdiff_t[::1] lengths, bint reverse, bint training,
+    real[:, :, :] y, real[:, ::1] h_n, real[:, ::1] c_n,
+    zoneout_h=None, zoneout_c=None, const real[:, :] dropout=None,
+):
+    """Fill y, h_n and c_n (None without a cell state); the tape, or None.
+
+    y must be zero where it is ragged. Zoneouts are numbers or arrays (T, B, R) and (T, B, H).
+    """
+    cdef ptrdiff_t B = x.shape[1], rows
+    cdef Schedule schedule = Schedule(x.shape[0], B, lengths, reverse)
+    cdef const Steps *steps = &schedule.steps
+    cdef const Sizes *n = &weights.size
+    cdef Forward job
+    cdef Buffer buffer
+    cdef Masks masks = None
+    cdef Tape tape = None
+    cdef int threads
+    cdef ptrdiff_t j, b
+    begin_forward(&job, weights, steps, training)
+    if zoneout_h is not None or zoneout_c is not None or dropout is not None:
+        masks = Masks(schedule, zoneout_h, zoneout_c, dropout, weights)
+        set_masks(&job, masks)
+    if training:
+        tape = start_tape(&job, weights, schedule, masks, x.base)
+    if B == 0:
+        return tape
     job.x = rows_of(x)
     job.y = rows_of(y)
-    job.training = training
     job.y_direct = not training and steps.order == NULL
-    job.chunk_rows = rows_per_chunk(job.Z)
     job.h_n = &h_n[0, 0]
-    job.c_n = &c_n[0, 0]
+    job.c_n = NULL if c_n is None else &c_n[0, 0]
     rows = first_row(steps, steps.count)
-    most_rows = min(rows, max(job.chunk_rows, B))
 
-    threads = threads_for(<double>rows * job.Z * (job.I + job.H))
-    job.split_units = prefer_units(B, threads, job.Z, job.H)
+    threads = threads_for(<double>rows * n.Z * (n.I + n.R))
+    job.split_units = (
+        masks is None and job.kind != LSTM_VARIANT and job.kind != GRU_RESET_BEFORE
+        and prefer_units(B, threads, n.Z, n.R))
     if job.split_units:
-        threads = threads_for_step(B, job.Z, job.H, threads)
+        threads = threads_for_step(B, n.Z, n.R, threads)
+    threads = <int>min(<ptrdiff_t>threads, n.P if job.split_units else B)
+    job.fused = job.options.norm != NULL or prefer_fused(
+        B if job.split_units else B // threads, n)
 
-    job.fused = prefer_fused(B if job.split_units else B // threads, job.I, job.H, job.Z)
-
-    x_step = padded(threads * B * job.I * sizeof(real))
-    scratch = padded(threads * job.kernels.tile_rows * 4 * job.kernels.lanes * sizeof(real))
-    chunk = 0 if training or job.fused else padded(most_rows * job.Z * sizeof(real))
-    state = 0 if training else padded(B * job.Hp * sizeof(real))
-    buffer = Buffer(x_step + scratch + chunk + 4 * state)
-    job.x_step = <real *>buffer.take(x_step)
-    job.scratch = <real *>buffer.take(scratch)
-    job.chunk = <real *>buffer.take(chunk)
-    if training:
-        tape.nbytes = (rows * job.Z + 2 * (B + rows) * job.Hp) * sizeof(real)
-        tape.buffer = kept = Buffer(
-            padded(rows * job.Z * sizeof(real)) + 2 * padded((B + rows) * job.Hp * sizeof(real)))
-        tape.gates = job.gates = <real *>kept.take(rows * job.Z * sizeof(real))
-        tape.h = job.h = <real *>kept.take((B + rows) * job.Hp * sizeof(real))
-        tape.c = job.c = <real *>kept.take((B + rows) * job.Hp * sizeof(real))
-    else:
-        job.gates = NULL
-        job.h = <real *>buffer.take(3 * state)
-        job.c = <real *>buffer.take(state)
-
-    load_state(job.h, job.Hp, h_0, steps)
-    load_state(job.c, job.Hp, c_0, steps)
+    buffer = take_forward_workspace(&job, threads)
+    load_state(job.h, n.Rp, h_0, steps)
+    if job.c_n != NULL:
+        load_state(job.c, n.Hp, c_0, steps)
     for j in range(alive(steps, 0), B):
         b = batch_row(steps, j)
-        memcpy(job.h_n + b * job.H, job.h + j * job.Hp, job.H * sizeof(real))
-        memcpy(job.c_n + b * job.H, job.c + j * job.Hp, job.H * sizeof(real))
+        memcpy(job.h_n + b * n.R, job.h + j * n.Rp, n.R * sizeof(real))
+        if job.c_n != NULL:
+            memcpy(job.c_n + b * n.H, job.c + j * n.Hp, n.H * sizeof(real))
     with nogil:
         run_team(forward_thread, &job, threads)
     return tape

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastlstm._calls import CORES
 from fastlstm._measure import Call, Problem, seconds
-from fastlstm.functional import CORES
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 ARITHMETIC = "arithmetic"

@@ -12,6 +12,8 @@
 # e) Arguments have been checked: shapes fit, the last dimension of x, y, dy, dx is contiguous.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.math cimport INFINITY
+from libc.stdint cimport PTRDIFF_MAX
 from libc.string cimport memcpy, memset
 
 from fastlstm._blas cimport gemm

@@ -2,24 +2,41 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-class LSTMWeights:
-    I: int
+class Weights:
     H: int
-    def __init__(self, w_ih: NDArray, w_hh: NDArray, b: NDArray | None) -> None: ...
-    def prepare_backward(self, w_ih: NDArray, w_hh: NDArray) -> None: ...
+    def __init__(
+        self,
+        cell: str,
+        w_ih: NDArray,
+        w_hh: NDArray,
+        b: NDArray | None,
+        *,
+        reset_after: bool = True,
+        peephole: NDArray | None = None,
+        w_proj: NDArray | None = None,
+        layer_norm: NDArray | None = None,
+        coupled: bool = False,
+        clip: float | None = None,
+        cell_clip: float | None = None,
+        proj_clip: float | None = None,
+        activations: tuple[tuple[str, float, float], ...] = ...,
+    ) -> None: ...
+    def prepare_backward(
+        self, w_ih: NDArray, w_hh: NDArray, w_proj: NDArray | None = None
+    ) -> None: ...
 
-class LSTMTape:
+class Tape:
     x: NDArray
     nbytes: int
 
 class Stream:
-    state: tuple[NDArray, NDArray]
-    def __init__(self, lstm: Any, batch_size: int) -> None: ...
+    state: Any
+    def __init__(self, layer: Any, batch_size: int) -> None: ...
     def reset(self) -> None: ...
     def step(self, x_t: NDArray, out: NDArray | None = None) -> NDArray: ...
 
-def lstm_forward(
-    weights: LSTMWeights,
+def forward(
+    weights: Weights,
     x: NDArray,
     h_0: NDArray | None,
     c_0: NDArray | None,
@@ -28,10 +45,13 @@ def lstm_forward(
     training: bool,
     y: NDArray,
     h_n: NDArray,
-    c_n: NDArray,
-) -> LSTMTape | None: ...
-def lstm_backward(
-    tape: LSTMTape,
+    c_n: NDArray | None,
+    zoneout_h: float | NDArray | None = None,
+    zoneout_c: float | NDArray | None = None,
+    dropout: NDArray | None = None,
+) -> Tape | None: ...
+def backward(
+    tape: Tape,
     dy: NDArray | None,
     dh_n: NDArray | None,
     dc_n: NDArray | None,
@@ -41,6 +61,9 @@ def lstm_backward(
     db: NDArray | None,
     dh_0: NDArray | None,
     dc_0: NDArray | None,
+    dpeephole: NDArray | None = None,
+    dw_proj: NDArray | None = None,
+    dlayer_norm: NDArray | None = None,
 ) -> None: ...
 def fingerprint(params: NDArray) -> bytes: ...
 def sigmoid(x: NDArray, y: NDArray) -> None: ...

@@ -1,5 +1,6 @@
 # One time step after the other, for real time: `Stream.step` allocates nothing but a Python array
-# where no `out` is given, takes no lock, and does what the time loops do, to the bit.
+# where no `out` is given, takes no lock, and does what the time loops do, to the bit: each layer is
+# a forward call that never ends, of which `step` takes the next step.
 
 import numpy as np
 
@@ -9,70 +10,56 @@ cdef object DTYPE = np.dtype(np.float64 if sizeof(real) == sizeof(double) else n
 cdef object empty = np.empty
 
 
-cdef struct StreamLayer:
-    ptrdiff_t I, H, P, Hp
-    const real *w_ih
-    const real *w_hh
-    const real *b
-    real *h                     # (2, B, Hp): the state and where the next one goes
-    real *c
-
-
 cdef class Stream:
-    """Runs the layers of an LSTM step by step, with a state of its own.
+    """Runs recurrent layers step by step, with a state of its own.
 
-    Made by ``LSTM.stream``. The weights are those of that moment, or of the last ``reset``. One
-    thread at a time may use a stream; any number of streams may share an LSTM.
+    Made by the method ``stream`` of a layer. The weights are those of that moment, or of the last
+    ``reset``. One thread at a time may use a stream; any number of streams may share a layer.
     """
 
-    cdef object lstm
-    cdef list weights
-    cdef Buffer buffer
-    cdef const kernel_table *kernels
-    cdef StreamLayer *layers
-    cdef real *scratch
-    cdef ptrdiff_t B, I, H, L
-    cdef bint odd               # which half of h is the state
+    cdef object layer
+    cdef list kept              # what the jobs point to
+    cdef Buffer jobs_buffer
+    cdef Forward *jobs          # one per layer of the stack
+    cdef ptrdiff_t B, I, R, L
+    cdef ptrdiff_t s            # the number of steps taken
+    cdef bint has_c
 
-    def __init__(self, lstm, ptrdiff_t batch_size):
-        self.lstm = lstm
+    def __init__(self, layer, ptrdiff_t batch_size):
+        self.layer = layer
         self.B = batch_size
-        self.I = lstm.input_size
-        self.H = lstm.hidden_size
-        self.L = lstm.num_layers
+        self.I = layer.input_size
+        self.L = layer.num_layers
         self.reset()
 
     def reset(self):
         """Set the state to zero and take the weights as they are now."""
-        cdef LSTMWeights w = self.lstm._pack(0, 0, False)
-        cdef size_t size = padded(self.L * sizeof(StreamLayer))
-        cdef ptrdiff_t Hp = w.Hp, l
-        cdef StreamLayer *layer
-        size += padded(w.kernels.tile_rows * 4 * w.kernels.lanes * sizeof(real))
-        size += self.L * (padded(2 * self.B * Hp * sizeof(real))
-                          + padded(self.B * Hp * sizeof(real)))
-        self.buffer = Buffer(size)
-        self.layers = <StreamLayer *>self.buffer.take(self.L * sizeof(StreamLayer))
-        self.scratch = <real *>self.buffer.take(
-            w.kernels.tile_rows * 4 * w.kernels.lanes * sizeof(real))
-        self.weights = []
-        self.kernels = w.kernels
-        self.odd = False
+        cdef Schedule schedule = Schedule(PTRDIFF_MAX // (self.B + 1), self.B, None, False)
+        cdef Buffer jobs_buffer = Buffer(self.L * sizeof(Forward))
+        cdef Forward *jobs = <Forward *>jobs_buffer.take(self.L * sizeof(Forward))
+        cdef Weights weights
+        cdef Masks masks
+        cdef Forward *job
+        cdef list kept = []
+        cdef ptrdiff_t l
         for l in range(self.L):
-            w = self.lstm._pack(l, 0, False)
-            self.weights.append(w)
-            layer = &self.layers[l]
-            layer.I = w.I
-            layer.H = w.H
-            layer.P = w.P
-            layer.Hp = Hp
-            layer.w_ih = w.w_ih
-            layer.w_hh = w.w_hh
-            layer.b = w.b
-            layer.h = <real *>self.buffer.take(2 * self.B * Hp * sizeof(real))
-            layer.c = <real *>self.buffer.take(self.B * Hp * sizeof(real))
-            memset(layer.h, 0, 2 * self.B * Hp * sizeof(real))
-            memset(layer.c, 0, self.B * Hp * sizeof(real))
+            job = &jobs[l]
+            weights = self.layer._pack(l, 0, False)
+            begin_forward(job, weights, &schedule.steps, False)
+            expected = self.layer._expected_zoneout()
+            if expected != (None, None):
+                masks = Masks(schedule, expected[0], expected[1], None, weights)
+                set_masks(job, masks)
+                kept.append(masks)
+            job.fused = True
+            kept += [weights, take_forward_workspace(job, 1)]
+            job.x = Rows(NULL, 0, job.size.I if l == 0 else job.size.Ip, job.size.I)
+        self.kept = kept
+        self.jobs_buffer = jobs_buffer
+        self.jobs = jobs
+        self.R = job.size.R
+        self.s = 0
+        self.has_c = job.kind == LSTM or job.kind == LSTM_VARIANT
 
     def step(self, x_t, out=None):
         """Take one time step.
@@ -81,12 +68,12 @@ cdef class Stream:
         ----------
         x_t : (B, I) array
             Input in the dtype of the layers.
-        out : (B, H) contiguous array, optional
+        out : (B, R) contiguous array, optional
             Where to write the output; a new array by default.
 
         Returns
         -------
-        (B, H) array
+        (B, R) array
             The last layer's output; `out` if it was given.
 
         Raises
@@ -96,7 +83,6 @@ cdef class Stream:
         """
         cdef const real[:, ::1] x
         cdef real[:, ::1] y
-        cdef real *h
         try:
             x = x_t
         except (BufferError, TypeError, ValueError):
@@ -104,84 +90,65 @@ cdef class Stream:
         if x.shape[0] != self.B or x.shape[1] != self.I:
             raise ValueError(f"x_t: expected {(self.B, self.I)}, got {(x.shape[0], x.shape[1])}")
         if out is None:
-            out = empty((self.B, self.H), DTYPE)
+            out = empty((self.B, self.R), DTYPE)
         try:
             y = out
         except (BufferError, TypeError, ValueError):
-            check_array("out", out, (self.B, self.H), DTYPE)
+            check_array("out", out, (self.B, self.R), DTYPE)
             raise ValueError("out: expected a contiguous, writable array") from None
-        if y.shape[0] != self.B or y.shape[1] != self.H:
-            raise ValueError(f"out: expected {(self.B, self.H)}, got {(y.shape[0], y.shape[1])}")
+        if y.shape[0] != self.B or y.shape[1] != self.R:
+            raise ValueError(f"out: expected {(self.B, self.R)}, got {(y.shape[0], y.shape[1])}")
         with nogil:
-            h = self.advance(&x[0, 0])
-            self.copy_out(&y[0, 0], h)
+            self.advance(&y[0, 0], &x[0, 0])
         return out
 
-    cdef real *advance(self, const real *x) noexcept nogil:
-        """Take one step from x (B, I); returns h (B, Hp) of the last layer."""
-        cdef ptrdiff_t l, half
-        cdef StreamLayer *layer
-        cdef forward_step todo
-        todo.rows = self.B
-        todo.first = 0
-        todo.descending = self.odd
-        todo.init_stride = 0
-        todo.gates = NULL
-        todo.z = self.scratch
-        todo.h = <real *>x
-        todo.h_stride = self.I
+    cdef void advance(self, real *y, const real *x) noexcept nogil:
+        """Take one step from x (B, I) to y (B, R)."""
+        cdef Share share
+        cdef Forward *job
+        cdef real *h = <real *>x
+        cdef ptrdiff_t l, b, stride
         for l in range(self.L):
-            layer = &self.layers[l]
-            half = self.B * layer.Hp
-            todo.x = todo.h
-            todo.x_stride = todo.h_stride
-            todo.I = layer.I
-            todo.H = layer.H
-            todo.last = layer.P
-            todo.init = layer.b
-            todo.w_ih = layer.w_ih
-            todo.w_hh = layer.w_hh
-            todo.h = layer.h if self.odd else layer.h + half
-            todo.h_prev = layer.h + half if self.odd else layer.h
-            todo.h_stride = todo.h_prev_stride = todo.c_stride = layer.Hp
-            todo.c = layer.c
-            todo.c_prev = layer.c
-            self.kernels.lstm_forward_step(&todo)
-        self.odd = not self.odd
-        return todo.h
-
-    cdef void copy_out(self, real *y, const real *h) noexcept nogil:
-        cdef ptrdiff_t b
+            job = &self.jobs[l]
+            share = Share(0, 1, 0, job.size.P)
+            job.x.data = h
+            forward_step_of_share(job, &share, self.s, NULL, 0)
+            h = hidden(job, self.s, &stride)
+        self.s += 1
         for b in range(self.B):
-            memcpy(y + b * self.H, h + b * self.layers[self.L - 1].Hp, self.H * sizeof(real))
+            memcpy(y + b * self.R, h + b * stride, self.R * sizeof(real))
 
     @property
     def state(self):
-        """The pair h, c of (num_layers, B, H) arrays, as copies; may be set."""
-        h = empty((self.L, self.B, self.H), DTYPE)
-        c = empty((self.L, self.B, self.H), DTYPE)
+        """A copy of the state, in the shape that the layer's call takes and gives; may be set."""
+        cdef ptrdiff_t l, b, stride, H = self.jobs[0].size.H
+        h = empty((self.L, self.B, self.R), DTYPE)
+        c = empty((self.L, self.B, H), DTYPE)
         cdef real[:, :, ::1] h_out = h, c_out = c
-        cdef StreamLayer *layer
-        cdef ptrdiff_t l, b
+        cdef Forward *job
+        cdef const real *values
         for l in range(self.L):
-            layer = &self.layers[l]
+            job = &self.jobs[l]
+            values = hidden(job, self.s - 1, &stride)
             for b in range(self.B):
-                memcpy(&h_out[l, b, 0], layer.h + (self.odd * self.B + b) * layer.Hp,
-                       self.H * sizeof(real))
-                memcpy(&c_out[l, b, 0], layer.c + b * layer.Hp, self.H * sizeof(real))
-        return h, c
+                memcpy(&h_out[l, b, 0], values + b * stride, self.R * sizeof(real))
+                if self.has_c:
+                    memcpy(&c_out[l, b, 0], job.c + b * job.size.Hp, H * sizeof(real))
+        return (h, c) if self.has_c else h
 
     @state.setter
     def state(self, value):
-        h, c = self.lstm._check_state("state", value, self.B)
-        cdef Steps steps = Steps(0, self.B, False, NULL, NULL, NULL)
-        cdef StreamLayer *layer
-        cdef ptrdiff_t l
+        h, c = self.layer._check_state("state", value, self.B)
+        cdef ptrdiff_t l, stride
+        cdef Forward *job
+        cdef real *values
         for l in range(self.L):
-            layer = &self.layers[l]
-            load_state(layer.h + self.odd * self.B * layer.Hp, layer.Hp,
-                       None if h is None else readable(h[l]), &steps)
-            load_state(layer.c, layer.Hp, None if c is None else readable(c[l]), &steps)
+            job = &self.jobs[l]
+            values = hidden(job, self.s - 1, &stride)
+            load_state(values, stride, None if h is None else readable(h[l]), &job.steps)
+            if self.has_c:
+                load_state(
+                    job.c, job.size.Hp, None if c is None else readable(c[l]), &job.steps)
 
     def __repr__(self):
-        return f"<Stream of {self.lstm!r}, batch_size={self.B}>"
+        return f"<Stream of {self.layer!r}, batch_size={self.B}>"

@@ -1,48 +1,44 @@
 """The array API: one layer, one direction, no state of its own.
 
-Decisions:
-a) Arguments are checked here (see `_arguments`), then the compiled core gets arrays that it can
-   read in place: aligned, native, with a contiguous last dimension. Only others are copied.
-b) A sequence is reversed by handing the core a view with negative stride; only ragged batches,
-   whose rows end at different times, are reversed inside.
+Arguments are checked here (see `_arguments`), and only here. What a function computes stands in
+its docstring; the same in NumPy, line by line, in `fastlstm.reference`.
 """
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from fastlstm import _sequence_float32, _sequence_float64
-from fastlstm._arguments import (
-    LSTMArguments,
-    check_lstm,
-    check_optional,
-    readable,
-    readable_or_none,
+from fastlstm._arguments import check_gru, check_lstm, check_optional, check_rnn, readable
+from fastlstm._calls import CORES, make_weights, run_backward, run_forward
+from fastlstm._options import ActivationLike
+from fastlstm._results import (
+    GRUGradients,
+    GRUOutput,
+    LSTMGradients,
+    LSTMOutput,
+    RNNGradients,
+    RNNOutput,
 )
-from fastlstm._results import LSTMGradients, LSTMOutput
-
-CORES: dict[np.dtype, ModuleType] = {
-    np.dtype(np.float32): _sequence_float32,
-    np.dtype(np.float64): _sequence_float64,
-}
 
 
-class LSTMTape:
-    """What `lstm_backward` needs of a forward call.
+class Tape:
+    """What a backward function needs of its forward call.
 
     It keeps copies of the weights and of the hidden states, but only a reference to `x`: leave `x`
     as it is until the backward call. A tape may be used any number of times.
 
     Attributes
     ----------
+    cell : str
+        ``"lstm"``, ``"gru"`` or ``"rnn"``.
     nbytes : int
-        Memory that the tape holds, `x` not counted: 6 numbers per row, step and (padded) hidden
-        unit.
+        Memory that the tape holds, `x` not counted. Per row, step and (padded) hidden unit the
+        plain LSTM keeps 6 numbers (four gates, c and h), the GRU 5, the RNN 2.
     """
 
-    def __init__(self, core_tape: Any, given: LSTMArguments, reverse: bool):
+    def __init__(self, cell: str, core_tape: Any, given: Any, reverse: bool):
+        self.cell = cell
         self._core_tape = core_tape
         arrays = {n: a for n, a in given._asdict().items() if isinstance(a, np.ndarray)}
         self._shapes = {name: a.shape for name, a in arrays.items()}
@@ -54,48 +50,74 @@ class LSTMTape:
         return self._core_tape.nbytes
 
     def __repr__(self) -> str:
-        return f"<LSTMTape of x {self._shapes['x']}, {self.nbytes / 1e6:.1f} MB>"
+        return f"<Tape of {self.cell} over x {self._shapes['x']}, {self.nbytes / 1e6:.1f} MB>"
 
 
-def run_forward(core, weights, x, h_0, c_0, lengths, reverse, training, y, h_n, c_n):
-    """Run one direction over checked arguments: fill y, h_n, c_n; return the core's tape."""
-    x = readable(x)
-    if reverse and lengths is None:
-        x, y = x[::-1], y[::-1]
-    if lengths is not None:
-        y[...] = 0
-    return core.lstm_forward(
+def _forward(cell: str, a: Any, reverse: bool, training: bool, **options: Any):
+    """Return y, h_n, c_n and the tape for checked arguments."""
+    core = CORES[a.x.dtype]
+    weights = make_weights(core, cell, a.w_ih, a.w_hh, a.b, **options)
+    if training:
+        w_proj = options.get("w_proj")
+        weights.prepare_backward(
+            readable(a.w_ih), readable(a.w_hh), None if w_proj is None else readable(w_proj)
+        )
+    (T, B, _), R = a.x.shape, a.w_hh.shape[1]
+    y = np.empty((T, B, R), a.x.dtype)
+    h_n = np.empty((B, R), a.x.dtype)
+    c_n = np.empty((B, weights.H), a.x.dtype) if cell == "lstm" else None
+    core_tape = run_forward(
+        core,
         weights,
-        x,
-        readable_or_none(h_0),
-        readable_or_none(c_0),
-        lengths,
+        a.x,
+        a.h_0,
+        getattr(a, "c_0", None),
+        a.lengths,
         reverse,
         training,
         y,
         h_n,
         c_n,
+        a.zoneout_h,
+        getattr(a, "zoneout_c", None),
+        a.dropout_h,
     )
+    return y, h_n, c_n, Tape(cell, core_tape, a, reverse) if training else None
 
 
-def run_backward(core, tape, ragged, reverse, dy, dh_n, dc_n, dx, dw_ih, dw_hh, db, dh_0, dc_0):
-    """Run one direction backward over checked arguments; fills or adds to the gradients."""
-    dy = readable_or_none(dy)
-    if reverse and not ragged:
-        dx = dx[::-1]
-        dy = None if dy is None else dy[::-1]
-    core.lstm_backward(
-        tape,
+def _backward(
+    cell: str,
+    result: Any,
+    tape: object,
+    dy: ArrayLike | None,
+    dh_n: ArrayLike | None,
+    dc_n: ArrayLike | None = None,
+):
+    """Return the gradients of each argument of `cell` that is a field of `result`."""
+    if not isinstance(tape, Tape) or tape.cell != cell:
+        got = f"that of {tape.cell}_forward" if isinstance(tape, Tape) else type(tape).__name__
+        raise TypeError(f"tape: expected the tape of {cell}_forward, got {got}")
+    shapes, core_tape = tape._shapes, tape._core_tape
+    dtype = core_tape.x.dtype
+    (T, B, _), R = shapes["x"], shapes["w_hh"][1]
+    H = shapes["w_proj"][1] if "w_proj" in shapes else R
+    dy = check_optional("dy", dy, (T, B, R), dtype)
+    dh_n = check_optional("dh_n", dh_n, (B, R), dtype)
+    dc_n = check_optional("dc_n", dc_n, (B, H), dtype)
+    gradients: dict[str, NDArray | None] = dict.fromkeys(result._fields)
+    gradients |= {name: np.zeros(shapes[name], dtype) for name in gradients if name in shapes}
+    in_order = ("x", "w_ih", "w_hh", "b", "h_0", "c_0", "peephole", "w_proj", "layer_norm")
+    run_backward(
+        CORES[dtype],
+        core_tape,
+        "lengths" in shapes,
+        tape._reverse,
         dy,
-        readable_or_none(dh_n),
-        readable_or_none(dc_n),
-        dx,
-        dw_ih,
-        dw_hh,
-        db,
-        dh_0,
-        dc_0,
+        dh_n,
+        dc_n,
+        *(gradients.get(name) for name in in_order),
     )
+    return result(**gradients)
 
 
 def lstm_forward(
@@ -110,55 +132,97 @@ def lstm_forward(
     reverse: bool = False,
     peephole: ArrayLike | None = None,
     w_proj: ArrayLike | None = None,
+    layer_norm: ArrayLike | None = None,
+    coupled: bool = False,
+    clip: float | None = None,
+    cell_clip: float | None = None,
+    proj_clip: float | None = None,
+    zoneout_h: float | ArrayLike | None = None,
+    zoneout_c: float | ArrayLike | None = None,
+    dropout_h: ArrayLike | None = None,
+    activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh", "tanh"),
     training: bool = False,
 ) -> LSTMOutput:
     """Run an LSTM over a batch of sequences.
 
-    Per time step, with the gates in the order i, f, g, o::
+    Per step, with s0, s1, s2 = `activations`, N the normalisation, and every option that is not
+    given left out::
 
-        [zi zf zg zo] = x_t @ w_ih.T + h_{t-1} @ w_hh.T + b
-        i, f, o = sigmoid(zi), sigmoid(zf), sigmoid(zo);   g = tanh(zg)
-        c_t = f * c_{t-1} + i * g
-        h_t = o * tanh(c_t)
+        zx = x_t @ w_ih.T;  zh = (dropout_h * h_{t-1}) @ w_hh.T
+        [zi zf zg zo] = zx + zh + b            layer_norm: N(zx) * gx + N(zh) * gh + b
+        i = s0(zi + p_i * c_{t-1})
+        f = s0(zf + p_f * c_{t-1})             coupled: 1 - i
+        g = s1(zg)
+        c~ = clip(f * c_{t-1} + i * g, +-cell_clip)
+        o = s0(zo + p_o * c~)
+        m = o * s2(c~)                         layer_norm: o * s2(N(c~) * gc + bc)
+        h~ = clip(m @ w_proj.T, +-proj_clip)   m without w_proj
+        c_t = zoneout_c * c_{t-1} + (1 - zoneout_c) * c~
+        h_t = zoneout_h * h_{t-1} + (1 - zoneout_h) * h~
 
     Parameters
     ----------
-    x : (T, B, I) array of float32 or float64
-        T time steps of B sequences with I features. All other arrays have its dtype.
-    w_ih : (4H, I) array
-        Input weights.
-    w_hh : (4H, H) array
-        Recurrent weights.
-    b : (4H,) array, optional
-        Bias; the sum of the two that PyTorch and ONNX have.
-    h_0, c_0 : (B, H) arrays, optional
-        Initial hidden and cell state, zero by default.
-    lengths : (B,) integers in [0, T], optional
-        Where the sequences end, in any order. The cost follows their sum.
+    x : (T, B, I) array
+        The input, float32 or float64; every other array must have its dtype.
+    w_ih, w_hh : (G * H, I) and (G * H, R) arrays
+        The weights; G = 4 gates in the order i, f, g, o. R is the width of h: H, or that of
+        `w_proj`.
+    b : (G * H,) array, optional
+        The bias; PyTorch's and ONNX's two biases are one here, their sum.
+    h_0, c_0 : (B, R) and (B, H) arrays, optional
+        The state before the first step; zeros if not given.
+    lengths : (B,) array of integers in [0, T], optional
+        Where the sequences end, in any order; T if not given. The cost follows their sum.
     reverse : bool
-        Run from each sequence's end to its beginning; `y` stays in the order of `x`.
-    peephole, w_proj : None
-        Not implemented yet.
+        Process each row from its own end to its start.
+    peephole : (3, H) array, optional
+        The weights p_i, p_f, p_o from the cell state to the gates. If coupled: (2, H), p_i, p_o.
+    w_proj : (R, H) array, optional
+        The projection of the output.
+    layer_norm : (2G + 2, H) array, optional
+        The gains gx and gh (G rows each), then gc and bc. N(v) is ``(v - mean) / sqrt(var + 1e-5)``
+        over the G * H elements of zx or zh and over the H of c~.
+    coupled : bool
+        ``f = 1 - i``; then G = 3 gates, i, g, o.
+    clip : float, optional
+        Bounds the input of every activation, as ONNX's attribute; not with `training`.
+    cell_clip, proj_clip : float, optional
+        Bounds of the cell state and of the projected output.
+    zoneout_h, zoneout_c : float or (T, B, R) and (T, B, H) arrays, optional
+        How much of the old state stays, in [0, 1]: random masks of 0 and 1 in training, in the
+        order of x, and their expectation afterwards.
+    dropout_h : (B, R) array, optional
+        The mask of variational dropout, the same at all steps, scaled by the caller.
+    activations : tuple of three
+        Those of the gates, the candidate g and the output: a name or (name, alpha[, beta]) from
+        sigmoid, tanh, relu, affine, leaky_relu, thresholded_relu, scaled_tanh, hard_sigmoid, elu,
+        softsign, softplus; formulas and defaults are ONNX's.
     training : bool
-        Keep what `lstm_backward` needs.
+        Keep the tape that `lstm_backward` needs.
 
     Returns
     -------
     LSTMOutput
-        ``y`` (T, B, H), zero from a sequence's end on; ``h_n`` and ``c_n`` (B, H), the state after
-        the last step of each sequence; ``tape``, None unless `training`.
+        ``y`` (T, B, R) in the order of time, 0 past a row's end; ``h_n`` (B, R) and ``c_n``
+        (B, H), the state after each row's last step; ``tape``, None unless `training`.
 
     Raises
     ------
     ValueError
-        If a shape or a length does not fit; the message names the argument.
+        If a shape or a value does not fit; the message names the argument.
     TypeError
-        If a dtype is not float32 or float64, or not that of `x`.
+        If x is neither float32 nor float64, or another array's dtype differs.
 
     References
     ----------
-    Hochreiter & Schmidhuber (1997), doi:10.1162/neco.1997.9.8.1735; the forget gate is that of
-    Gers, Schmidhuber & Cummins (2000), doi:10.1162/089976600300015015.
+    Hochreiter & Schmidhuber (1997), Long short-term memory, doi:10.1162/neco.1997.9.8.1735.
+    The forget gate: Gers, Schmidhuber & Cummins (2000), Learning to forget: continual prediction
+    with LSTM, doi:10.1162/089976600300015015. Peepholes: Gers, Schraudolph & Schmidhuber (2002),
+    Learning precise timing with LSTM recurrent networks, JMLR 3. Coupled gates: Greff et al.
+    (2017), LSTM: a search space odyssey, doi:10.1109/TNNLS.2016.2582924. Projection: Sak, Senior &
+    Beaufays (2014), arXiv:1402.1128. Normalisation: Ba, Kiros & Hinton (2016), arXiv:1607.06450.
+    Zoneout: Krueger et al. (2017), arXiv:1606.01305. Dropout: Gal & Ghahramani (2016),
+    arXiv:1512.05287.
 
     Examples
     --------
@@ -173,27 +237,47 @@ def lstm_forward(
     >>> bool((y[-1] == h_n).all())
     True
     """
-    for name, value in (("peephole", peephole), ("w_proj", w_proj)):
-        if value is not None:
-            raise NotImplementedError(f"{name}: not implemented yet")
-    args = check_lstm(x, w_ih, w_hh, b, h_0, c_0, lengths=lengths)
-    core = CORES[args.x.dtype]
-    T, B, _ = args.x.shape
-    w_ih, w_hh = readable(args.w_ih), readable(args.w_hh)
-    weights = core.LSTMWeights(w_ih, w_hh, readable_or_none(args.b))
-    if training:
-        weights.prepare_backward(w_ih, w_hh)
-    y = np.empty((T, B, weights.H), args.x.dtype)
-    h_n = np.empty((B, weights.H), args.x.dtype)
-    c_n = np.empty((B, weights.H), args.x.dtype)
-    core_tape = run_forward(
-        core, weights, args.x, args.h_0, args.c_0, args.lengths, reverse, training, y, h_n, c_n
+    a = check_lstm(
+        x,
+        w_ih,
+        w_hh,
+        b,
+        h_0,
+        c_0,
+        lengths=lengths,
+        peephole=peephole,
+        w_proj=w_proj,
+        layer_norm=layer_norm,
+        coupled=coupled,
+        clip=clip,
+        cell_clip=cell_clip,
+        proj_clip=proj_clip,
+        zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c,
+        dropout_h=dropout_h,
+        activations=activations,
+        training=training,
     )
-    return LSTMOutput(y, h_n, c_n, LSTMTape(core_tape, args, reverse) if training else None)
+    return LSTMOutput(
+        *_forward(
+            "lstm",
+            a,
+            reverse,
+            training,
+            peephole=a.peephole,
+            w_proj=a.w_proj,
+            layer_norm=a.layer_norm,
+            coupled=a.coupled,
+            clip=a.clip,
+            cell_clip=a.cell_clip,
+            proj_clip=a.proj_clip,
+            activations=a.activations,
+        )
+    )
 
 
 def lstm_backward(
-    tape: LSTMTape,
+    tape: object,
     dy: ArrayLike | None = None,
     dh_n: ArrayLike | None = None,
     dc_n: ArrayLike | None = None,
@@ -202,11 +286,11 @@ def lstm_backward(
 
     Parameters
     ----------
-    tape : LSTMTape
+    tape : Tape
         From ``lstm_forward(..., training=True)``.
-    dy : (T, B, H) array, optional
+    dy : (T, B, R) array, optional
         Gradient of the loss with respect to ``y``; what stands beyond a sequence's end is ignored.
-    dh_n, dc_n : (B, H) arrays, optional
+    dh_n, dc_n : (B, R) and (B, H) arrays, optional
         Gradients with respect to ``h_n`` and ``c_n``.
 
     Returns
@@ -234,27 +318,267 @@ def lstm_backward(
     >>> grads.w_hh.shape, grads.b is None
     ((16, 4), True)
     """
-    if not isinstance(tape, LSTMTape):
-        raise TypeError(f"tape: expected an LSTMTape, got {type(tape).__name__}")
-    shapes = tape._shapes
-    T, B, _ = shapes["x"]
-    H = shapes["w_hh"][1]
-    core_tape = tape._core_tape
-    dtype = core_tape.x.dtype
-    dy = check_optional("dy", dy, (T, B, H), dtype)
-    dh_n = check_optional("dh_n", dh_n, (B, H), dtype)
-    dc_n = check_optional("dc_n", dc_n, (B, H), dtype)
-    arrays: dict[str, Any] = dict.fromkeys(LSTMGradients._fields)
-    arrays |= {name: np.zeros(shapes[name], dtype) for name in arrays if name in shapes}
-    gradients = LSTMGradients(**arrays)
-    run_backward(
-        CORES[dtype],
-        core_tape,
-        "lengths" in shapes,
-        tape._reverse,
-        dy,
-        dh_n,
-        dc_n,
-        *gradients[:6],
+    return _backward("lstm", LSTMGradients, tape, dy, dh_n, dc_n)
+
+
+def gru_forward(
+    x: ArrayLike,
+    w_ih: ArrayLike,
+    w_hh: ArrayLike,
+    b: ArrayLike | None = None,
+    h_0: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+    reset_after: bool = True,
+    clip: float | None = None,
+    zoneout_h: float | ArrayLike | None = None,
+    dropout_h: ArrayLike | None = None,
+    activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh"),
+    training: bool = False,
+) -> GRUOutput:
+    """Run one GRU layer over a batch of sequences, in one direction.
+
+    Per step, with s0, s1 = `activations` and the weights' rows in the order r, z, n::
+
+        h' = dropout_h * h_{t-1}
+        r = s0(x_t @ W_ir.T + h' @ W_hr.T + b_r)
+        z = s0(x_t @ W_iz.T + h' @ W_hz.T + b_z)
+        n = s1(x_t @ W_in.T + b_n + r * (h' @ W_hn.T + b_hn))   if reset_after, else
+        n = s1(x_t @ W_in.T + b_n + (r * h') @ W_hn.T)
+        h~ = (1 - z) * n + z * h_{t-1}
+        h_t = zoneout_h * h_{t-1} + (1 - zoneout_h) * h~
+
+    Parameters
+    ----------
+    x : (T, B, I) array
+        The input, float32 or float64; every other array must have its dtype.
+    w_ih, w_hh : (3H, I) and (3H, H) arrays
+        The weights.
+    b : (4H,) array, or (3H,) without `reset_after`, optional
+        The bias b_r, b_z, b_n, b_hn; of r and z, the sum of PyTorch's and ONNX's two. b_hn exists
+        only with `reset_after`.
+    h_0 : (B, H) array, optional
+        The state before the first step; zeros if not given.
+    reset_after : bool
+        Where the reset gate acts: on the recurrent product (PyTorch, cuDNN, Keras, ONNX with
+        ``linear_before_reset=1``) or on the state before it (Cho et al., ONNX's default).
+    activations : tuple of two
+        Those of the gates and of the candidate n, as in `lstm_forward`.
+    lengths, reverse, clip, zoneout_h, dropout_h, training
+        As in `lstm_forward`.
+
+    Returns
+    -------
+    GRUOutput
+        ``y`` (T, B, H) in the order of time, 0 past a row's end; ``h_n`` (B, H), the state after
+        each row's last step; ``tape``, or None, with what `lstm_forward` says of it.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a value does not fit; the message names the argument.
+    TypeError
+        If x is neither float32 nor float64, or another array's dtype differs.
+
+    References
+    ----------
+    Cho et al. (2014), Learning phrase representations using RNN encoder-decoder,
+    arXiv:1406.1078. `reset_after` is the form of cuDNN.
+
+    Examples
+    --------
+    Weights of 0 hold z at 1/2 and n at 0, so that the state is halved at each step:
+
+    >>> import numpy as np
+    >>> import fastlstm
+    >>> x, w_ih, w_hh = np.ones((3, 1, 2)), np.zeros((3, 2)), np.zeros((3, 1))
+    >>> fastlstm.gru_forward(x, w_ih, w_hh, h_0=np.array([[8.0]])).y.ravel()
+    array([4., 2., 1.])
+    """
+    a = check_gru(
+        x,
+        w_ih,
+        w_hh,
+        b,
+        h_0,
+        lengths=lengths,
+        reset_after=reset_after,
+        clip=clip,
+        zoneout_h=zoneout_h,
+        dropout_h=dropout_h,
+        activations=activations,
+        training=training,
     )
-    return gradients
+    options = {"reset_after": a.reset_after, "clip": a.clip, "activations": a.activations}
+    y, h_n, _, tape = _forward("gru", a, reverse, training, **options)
+    return GRUOutput(y, h_n, tape)
+
+
+def gru_backward(
+    tape: object, dy: ArrayLike | None = None, dh_n: ArrayLike | None = None
+) -> GRUGradients:
+    """Back-propagate through time: from the gradients of the outputs to those of the arguments.
+
+    Parameters
+    ----------
+    tape : GRUTape
+        From ``gru_forward(..., training=True)``; it may be used any number of times.
+    dy : (T, B, H) array, optional
+        The loss's gradient with respect to y; past a row's end it is not read.
+    dh_n : (B, H) array, optional
+        The loss's gradient with respect to h_n. What is not given is 0.
+
+    Returns
+    -------
+    GRUGradients
+        One gradient for each argument, with its shape; None for what was not given. Masks have
+        none.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit; the message names the argument.
+    TypeError
+        If `tape` is not a tape of this module, or a dtype differs from that of x.
+
+    References
+    ----------
+    As `gru_forward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastlstm
+    >>> x, w_ih, w_hh = np.ones((3, 1, 2)), np.zeros((3, 2)), np.zeros((3, 1))
+    >>> tape = fastlstm.gru_forward(x, w_ih, w_hh, h_0=np.array([[8.0]]), training=True).tape
+    >>> fastlstm.gru_backward(tape, dh_n=np.array([[1.0]])).h_0  # three steps, z = 1/2 at each
+    array([[0.125]])
+    """
+    return _backward("gru", GRUGradients, tape, dy, dh_n)
+
+
+def rnn_forward(
+    x: ArrayLike,
+    w_ih: ArrayLike,
+    w_hh: ArrayLike,
+    b: ArrayLike | None = None,
+    h_0: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+    nonlinearity: ActivationLike = "tanh",
+    clip: float | None = None,
+    zoneout_h: float | ArrayLike | None = None,
+    dropout_h: ArrayLike | None = None,
+    training: bool = False,
+) -> RNNOutput:
+    """Run one layer of a plain RNN over a batch of sequences, in one direction.
+
+    Per step, with s the `nonlinearity`::
+
+        h~ = s(x_t @ w_ih.T + b + (dropout_h * h_{t-1}) @ w_hh.T)
+        h_t = zoneout_h * h_{t-1} + (1 - zoneout_h) * h~
+
+    Parameters
+    ----------
+    x : (T, B, I) array
+        The input, float32 or float64; every other array must have its dtype.
+    w_ih, w_hh : (H, I) and (H, H) arrays
+        The weights.
+    b : (H,) array, optional
+        The bias; PyTorch's and ONNX's two biases are one here, their sum.
+    h_0 : (B, H) array, optional
+        The state before the first step; zeros if not given.
+    nonlinearity : str or (name, alpha[, beta])
+        One of the activations of `lstm_forward`.
+    lengths, reverse, clip, zoneout_h, dropout_h, training
+        As in `lstm_forward`.
+
+    Returns
+    -------
+    RNNOutput
+        ``y`` (T, B, H) in the order of time, 0 past a row's end; ``h_n`` (B, H), the state after
+        each row's last step; ``tape``, or None, with what `lstm_forward` says of it.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a value does not fit; the message names the argument.
+    TypeError
+        If x is neither float32 nor float64, or another array's dtype differs.
+
+    References
+    ----------
+    Elman (1990), Finding structure in time, doi:10.1207/s15516709cog1402_1.
+
+    Examples
+    --------
+    A cell that only sums its input:
+
+    >>> import numpy as np
+    >>> import fastlstm
+    >>> x, one = np.array([[[1.0]], [[2.0]], [[4.0]]]), np.ones((1, 1))
+    >>> fastlstm.rnn_forward(x, one, one, nonlinearity="affine").y.ravel()
+    array([1., 3., 7.])
+    """
+    a = check_rnn(
+        x,
+        w_ih,
+        w_hh,
+        b,
+        h_0,
+        lengths=lengths,
+        nonlinearity=nonlinearity,
+        clip=clip,
+        zoneout_h=zoneout_h,
+        dropout_h=dropout_h,
+        training=training,
+    )
+    options = {"clip": a.clip, "activations": (a.nonlinearity,)}
+    y, h_n, _, tape = _forward("rnn", a, reverse, training, **options)
+    return RNNOutput(y, h_n, tape)
+
+
+def rnn_backward(
+    tape: object, dy: ArrayLike | None = None, dh_n: ArrayLike | None = None
+) -> RNNGradients:
+    """Back-propagate through time: from the gradients of the outputs to those of the arguments.
+
+    Parameters
+    ----------
+    tape : RNNTape
+        From ``rnn_forward(..., training=True)``; it may be used any number of times.
+    dy : (T, B, H) array, optional
+        The loss's gradient with respect to y; past a row's end it is not read.
+    dh_n : (B, H) array, optional
+        The loss's gradient with respect to h_n. What is not given is 0.
+
+    Returns
+    -------
+    RNNGradients
+        One gradient for each argument, with its shape; None for what was not given. Masks have
+        none.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit; the message names the argument.
+    TypeError
+        If `tape` is not a tape of this module, or a dtype differs from that of x.
+
+    References
+    ----------
+    Werbos (1990), Backpropagation through time: what it does and how to do it,
+    doi:10.1109/5.58337.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastlstm
+    >>> x, one = np.array([[[1.0]], [[2.0]], [[4.0]]]), np.ones((1, 1))
+    >>> tape = fastlstm.rnn_forward(x, one, one, nonlinearity="affine", training=True).tape
+    >>> fastlstm.rnn_backward(tape, dh_n=one).w_ih  # the sum of x
+    array([[7.]])
+    """
+    return _backward("rnn", RNNGradients, tape, dy, dh_n)

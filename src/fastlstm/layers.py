@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastlstm._arguments import REAL_DTYPES, check_lengths, check_optional, check_real
-from fastlstm.functional import CORES, run_backward, run_forward
+from fastlstm._calls import CORES, make_weights, run_backward, run_forward
 
 if TYPE_CHECKING:
     from fastlstm._sequence_float32 import Stream
@@ -248,11 +248,17 @@ class LSTM:
         fingerprint = self._core.fingerprint(self._parts[layer][direction])
         packed = self._packed[layer][direction]
         if packed is None or packed[0] != fingerprint:
-            packed = (fingerprint, self._core.LSTMWeights(*self._weights[layer][direction]))
+            packed = (
+                fingerprint,
+                make_weights(self._core, "lstm", *self._weights[layer][direction]),
+            )
             self._packed[layer][direction] = packed
         if training:
             packed[1].prepare_backward(*self._weights[layer][direction][:2])
         return packed[1]
+
+    def _expected_zoneout(self) -> tuple[None, None]:
+        return None, None
 
     def _check_input(self, x: ArrayLike) -> NDArray:
         """Return x as (T, B, I)."""
