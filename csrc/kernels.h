@@ -16,6 +16,29 @@
 #include "simd/real.h"
 #include <stddef.h>
 
+/* One time step of the hidden units of panels first <= p < last, taken from the last one to the first
+ * if `descending`: alternating finds in the cache what the step before left. */
+typedef struct {
+    ptrdiff_t rows, I, H, first, last;
+    int descending;
+    const real *init;           /* (rows, P, 4, LANES): what x @ w_ih.T is added to; stride 0 repeats */
+    ptrdiff_t init_stride;
+    const real *x;              /* (rows, I); I may be 0, with init = x_t @ W_ih.T + b */
+    ptrdiff_t x_stride;
+    const real *w_ih;           /* pack_gates of W_ih */
+    const real *h_prev;         /* (rows, H) */
+    ptrdiff_t h_prev_stride;
+    const real *w_hh;           /* pack_gates of W_hh */
+    real *h;                    /* (rows, H) out */
+    ptrdiff_t h_stride;
+    real *c;                    /* (rows, Hp) out; may be c_prev */
+    const real *c_prev;         /* (rows, Hp) */
+    ptrdiff_t c_stride;
+    real *gates;                /* (rows, P, 4, LANES) out: i, f, g, o; may be init; NULL: not wanted */
+    ptrdiff_t gates_stride;
+    real *z;                    /* (tile_rows, PANEL) scratch, fastest at 64 bytes */
+} forward_step;
+
 typedef struct {
     int lanes;
 
@@ -47,17 +70,11 @@ typedef struct {
     /* Whether a BLAS is likely to multiply faster than `outer_product` here. */
     int prefer_blas;
 
-    /* One LSTM time step for the hidden units of panels first <= p < last, taken from the last one
-     * to the first if `descending`: alternating finds in the cache what the step before left.
-     * h (rows, H)           out
-     * c, c_prev (rows, Hp)  out, in; may be the same
-     * z (rows, P, 4, LANES) in: x_t @ W_ih.T + b; out: the gates i, f, g, o
-     * h_prev (rows, H)      in; w_hh: pack_gates of W_hh */
-    void (*lstm_forward_step)(real *h, ptrdiff_t h_stride, real *c, const real *c_prev,
-                              ptrdiff_t c_stride, real *z, ptrdiff_t z_stride,
-                              const real *h_prev, ptrdiff_t h_prev_stride, const real *w_hh,
-                              ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last,
-                              int descending);
+    /* One LSTM time step of what `step` says. */
+    void (*lstm_forward_step)(const forward_step *step);
+
+    /* Rows of the scratch z of a step. */
+    int tile_rows;
 
     /* The element-wise part of the same step backward.
      * dz (rows, 4, H)       out

@@ -33,21 +33,38 @@
 
 #define PANEL (4 * LANES)
 
-/* z := init + a @ w for `rows` rows and `panels` panels of `vectors` vectors each, all three
- * compile-time constants where it is inlined. Element (k, j) of a panel is w[k * w_step + j].
- * `ahead` walks through memory that is wanted soon, a vector per k: weights larger than the L2
- * would otherwise be waited for. */
-ALWAYS_INLINE void tile(
-    const int rows, const int panels, const int vectors,
-    real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
-    const real *a, ptrdiff_t a_stride, ptrdiff_t a_step,
-    const real *w, ptrdiff_t w_stride, ptrdiff_t w_step, const real *ahead, ptrdiff_t K)
+/* The accumulators of a tile: `rows` rows of `panels` panels of `vectors` vectors, compile-time
+ * constants where it is inlined. There are enough for TILE_ROWS rows of one panel, or one of two. */
+typedef vec accumulators[TILE_ROWS][2][4];
+
+ALWAYS_INLINE void tile_load(
+    accumulators acc, const int rows, const int panels, const int vectors,
+    const real *init, ptrdiff_t init_stride)
 {
-    vec acc[TILE_ROWS][2][4];
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int p = 0; p < panels; p++)
             UNROLL for (int v = 0; v < vectors; v++)
                 acc[r][p][v] = vec_load(init + r * init_stride + p * PANEL + v * LANES);
+}
+
+ALWAYS_INLINE void tile_store(
+    accumulators acc, const int rows, const int panels, const int vectors,
+    real *z, ptrdiff_t z_stride)
+{
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int p = 0; p < panels; p++)
+            UNROLL for (int v = 0; v < vectors; v++)
+                vec_store(z + r * z_stride + p * PANEL + v * LANES, acc[r][p][v]);
+}
+
+/* acc += a @ w for the vectors first <= v < first + vectors of each panel. Element (k, j) of a panel
+ * is w[k * w_step + j]. `ahead` walks through memory that is wanted soon, a vector per k: weights
+ * larger than the L2 would otherwise be waited for. */
+ALWAYS_INLINE void tile_add(
+    accumulators acc, const int rows, const int panels, const int first, const int vectors,
+    const real *a, ptrdiff_t a_stride, ptrdiff_t a_step,
+    const real *w, ptrdiff_t w_stride, ptrdiff_t w_step, const real *ahead, ptrdiff_t K)
+{
     for (ptrdiff_t k = 0; k < K; k++, w += w_step, a += a_step, ahead += LANES) {
         PREFETCH(ahead);
         UNROLL for (int p = 0; p < panels; p++) {
@@ -57,14 +74,30 @@ ALWAYS_INLINE void tile(
             UNROLL for (int r = 0; r < rows; r++) {
                 const vec x = vec_splat(a[r * a_stride]);
                 UNROLL for (int v = 0; v < vectors; v++)
-                    acc[r][p][v] = vec_fma(x, row[v], acc[r][p][v]);
+                    acc[r][p][first + v] = vec_fma(x, row[v], acc[r][p][first + v]);
             }
         }
     }
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int p = 0; p < panels; p++)
-            UNROLL for (int v = 0; v < vectors; v++)
-                vec_store(z + r * z_stride + p * PANEL + v * LANES, acc[r][p][v]);
+}
+
+/* z := init + a @ w */
+ALWAYS_INLINE void tile(
+    const int rows, const int panels, const int vectors,
+    real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
+    const real *a, ptrdiff_t a_stride, ptrdiff_t a_step,
+    const real *w, ptrdiff_t w_stride, ptrdiff_t w_step, const real *ahead, ptrdiff_t K)
+{
+    accumulators acc;
+    tile_load(acc, rows, panels, vectors, init, init_stride);
+    tile_add(acc, rows, panels, 0, vectors, a, a_stride, a_step, w, w_stride, w_step, ahead, K);
+    tile_store(acc, rows, panels, vectors, z, z_stride);
+}
+
+/* How many of `rows` rows the next tile takes: even blocks, 32 = 6 + 6 + 5 + 5 + 5 + 5. */
+ALWAYS_INLINE ptrdiff_t tile_rows(ptrdiff_t rows)
+{
+    const ptrdiff_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    return (rows + blocks - 1) / blocks;
 }
 
 /* The same for one panel and any number of rows. Each of the first four tiles fetches a quarter of
@@ -75,9 +108,7 @@ ALWAYS_INLINE void tiles(
     const real *w, ptrdiff_t w_step, const real *next, ptrdiff_t rows, ptrdiff_t K)
 {
     while (rows) {
-        /* even blocks: 32 = 6 + 6 + 5 + 5 + 5 + 5 */
-        const ptrdiff_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
-        const ptrdiff_t n = (rows + blocks - 1) / blocks;
+        const ptrdiff_t n = tile_rows(rows);
         switch (n) {
 #define CASE(n)                                                                                   \
     case n:                                                                                       \
@@ -164,13 +195,59 @@ static void outer_product(
     }
 }
 
-/* z += h @ w for one or two panels of gates, the recurrent product. */
-static void gate_product(
-    real *z, ptrdiff_t z_stride, const real *h, ptrdiff_t h_stride,
-    const real *w, const real *next, ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t H)
+/* The pre-activations of one tile of gates: z (rows, panels * PANEL) := init + x @ w_x + h @ w_h.
+ * A panel of z has four vectors, of which x adds to x_vectors and h to h_vectors from h_first on:
+ * constants where it is inlined. Panels of weights are [K][vectors][LANES]; next_x and next_h are
+ * wanted after them. */
+ALWAYS_INLINE void gates(
+    const int rows, const int panels, const int x_vectors, const int h_first, const int h_vectors,
+    real *z, const real *init, ptrdiff_t init_stride,
+    const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,
+    const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R)
 {
-    full_panels(z, z_stride, z, z_stride, h, h_stride, 1, w, H * PANEL, PANEL, next,
-                rows, panels, H);
+    accumulators acc;
+    tile_load(acc, rows, panels, 4, init, init_stride);
+    tile_add(acc, rows, panels, 0, x_vectors, x, x_stride, 1,
+             w_x, I * x_vectors * LANES, x_vectors * LANES, next_x, I);
+    tile_add(acc, rows, panels, h_first, h_vectors, h, h_stride, 1,
+             w_h, R * h_vectors * LANES, h_vectors * LANES, next_h, R);
+    tile_store(acc, rows, panels, 4, z, panels * PANEL);
 }
+
+/* The same for any number of rows that tile_rows gives, and for two panels if it is 1. */
+#define DEFINE_GATES(name, x_vectors, h_first, h_vectors)                                         \
+    static void name(                                                                             \
+        real *z, const real *init, ptrdiff_t init_stride,                                         \
+        const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,      \
+        const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R,      \
+        ptrdiff_t rows, ptrdiff_t panels)                                                         \
+    {                                                                                             \
+        switch (panels == 2 ? 0 : rows) {                                                         \
+            GATES_CASE(0, 1, 2, x_vectors, h_first, h_vectors)                                    \
+            GATES_CASE(1, 1, 1, x_vectors, h_first, h_vectors)                                    \
+            GATES_CASE(2, 2, 1, x_vectors, h_first, h_vectors)                                    \
+            GATES_CASES(x_vectors, h_first, h_vectors)                                            \
+        }                                                                                         \
+    }
+
+#define GATES_CASE(n, rows, panels, x_vectors, h_first, h_vectors)                                \
+    case n:                                                                                       \
+        gates(rows, panels, x_vectors, h_first, h_vectors, z, init, init_stride,                  \
+              x, x_stride, w_x, next_x, I, h, h_stride, w_h, next_h, R);                          \
+        break;
+
+#if TILE_ROWS == 6
+#define GATES_CASES(x_vectors, h_first, h_vectors)                                                \
+    GATES_CASE(3, 3, 1, x_vectors, h_first, h_vectors)                                            \
+    GATES_CASE(4, 4, 1, x_vectors, h_first, h_vectors)                                            \
+    GATES_CASE(5, 5, 1, x_vectors, h_first, h_vectors)                                            \
+    GATES_CASE(6, 6, 1, x_vectors, h_first, h_vectors)
+#elif TILE_ROWS == 3
+#define GATES_CASES(x_vectors, h_first, h_vectors) GATES_CASE(3, 3, 1, x_vectors, h_first, h_vectors)
+#else
+#define GATES_CASES(x_vectors, h_first, h_vectors)
+#endif
+
+DEFINE_GATES(gates_lstm, 4, 0, 4)
 
 #endif

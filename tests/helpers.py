@@ -104,6 +104,63 @@ def lstm_arguments(rng, T, B, I, H, dtype=np.float64, *, bias=True, state=True):
     return arguments
 
 
+LSTM_VARIANTS = (
+    "peephole",
+    "w_proj",
+    "layer_norm",
+    "coupled",
+    "cell_clip",
+    "proj_clip",
+    "zoneout rates",
+    "zoneout masks",
+    "dropout_h",
+    "activations",
+)
+
+
+def lstm_variant(rng, T, B, I, H, names, dtype=np.float64):
+    """Return the arrays of `lstm_forward` that have gradients, and its options, for variants.
+
+    The names are those of `LSTM_VARIANTS`; with a projection, h has 1 + H // 2 elements.
+    """
+    names = set(names) | ({"w_proj"} if "proj_clip" in names else set())
+    G, R = 3 if "coupled" in names else 4, 1 + H // 2 if "w_proj" in names else H
+    arguments = lstm_arguments(rng, T, B, I, H, dtype)
+    arguments |= {name: arguments[name][: G * H] for name in ("w_ih", "b")}
+    arguments |= {"w_hh": arguments["w_hh"][: G * H, :R], "h_0": arguments["h_0"][:, :R]}
+    arrays = {"peephole": (G - 1, H), "w_proj": (R, H), "layer_norm": (2 * G + 2, H)}
+    arguments |= {k: normal(rng, shape, dtype) for k, shape in arrays.items() if k in names}
+    options = {"coupled": True, "cell_clip": 0.8, "proj_clip": 0.3}
+    options |= {
+        "dropout_h": 2 * rng.integers(0, 2, (B, R)).astype(dtype),
+        "activations": ("hard_sigmoid", "softsign", ("scaled_tanh", 1.7, 0.6)),
+    }
+    options = {name: option for name, option in options.items() if name in names}
+    if "zoneout rates" in names:
+        options |= {"zoneout_h": 0.1, "zoneout_c": 0.3}
+    if "zoneout masks" in names:
+        for name, width in (("zoneout_h", R), ("zoneout_c", H)):
+            options[name] = rng.integers(0, 2, (T, B, width)).astype(dtype)
+    return arguments, options
+
+
+def gru_arguments(rng, T, B, I, H, dtype=np.float64, *, reset_after=True):
+    """Return random arguments of `gru_forward`."""
+    arguments = lstm_arguments(rng, T, B, I, H, dtype)
+    del arguments["c_0"]
+    arguments |= {name: arguments[name][: 3 * H] for name in ("w_ih", "w_hh")}
+    if not reset_after:
+        arguments["b"] = arguments["b"][: 3 * H]
+    return arguments
+
+
+def rnn_arguments(rng, T, B, I, H, dtype=np.float64):
+    """Return random arguments of `rnn_forward`."""
+    arguments = lstm_arguments(rng, T, B, I, H, dtype)
+    del arguments["c_0"]
+    return arguments | {name: arguments[name][:H] for name in ("w_ih", "w_hh", "b")}
+
+
 def output_gradients(rng, T, B, H, dtype=np.float64):
     """Return random dy, dh_n and dc_n."""
     shapes = {"dy": (T, B, H), "dh_n": (B, H), "dc_n": (B, H)}

@@ -1,7 +1,7 @@
 """fastlstm: the fastest LSTM on a CPU, for training and for inference."""
 
 from fastlstm import reference
-from fastlstm._arguments import LSTMGradients, LSTMOutput
+from fastlstm._results import LSTMGradients, LSTMOutput
 from fastlstm._runtime import get_num_threads, set_num_threads, show_config
 from fastlstm._version import __version__
 from fastlstm.functional import lstm_backward, lstm_forward

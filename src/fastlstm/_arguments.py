@@ -1,41 +1,29 @@
-"""Argument checks and result types of the array API, shared by `functional` and `reference`.
+"""Argument checks of the array API, shared by `functional` and `reference`.
 
 Decisions:
 a) `x` decides the dtype; every other array must have it. Nothing is cast between float32 and
    float64, but other byte orders are read as the native one.
 b) A check either returns the array (a view or the object itself wherever possible) or raises with
    a message of the form ``name: expected ..., got ...``.
-c) This is the only place where arguments are checked. Everything below relies on it.
+c) This is the only place where arguments are checked (numbers and activations: `_options`).
+   Everything below relies on it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastlstm._options import (
+    Activation,
+    check_activation,
+    check_activations,
+    check_bound,
+    check_clip,
+    is_number,
+)
+
 REAL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-class LSTMOutput(NamedTuple):
-    """Result of `lstm_forward`: ``y`` (T, B, R), ``h_n`` (B, R), ``c_n`` (B, H) and the tape."""
-
-    y: NDArray
-    h_n: NDArray
-    c_n: NDArray
-    tape: object | None
-
-
-class LSTMGradients(NamedTuple):
-    """Result of `lstm_backward`: the gradient of each argument, None for what was not given."""
-
-    x: NDArray
-    w_ih: NDArray
-    w_hh: NDArray
-    b: NDArray | None
-    h_0: NDArray | None
-    c_0: NDArray | None
-    peephole: NDArray | None
-    w_proj: NDArray | None
 
 
 class LSTMArguments(NamedTuple):
@@ -48,6 +36,48 @@ class LSTMArguments(NamedTuple):
     h_0: NDArray | None
     c_0: NDArray | None
     lengths: NDArray[np.intp] | None
+    peephole: NDArray | None
+    w_proj: NDArray | None
+    layer_norm: NDArray | None
+    coupled: bool
+    clip: float | None
+    cell_clip: float | None
+    proj_clip: float | None
+    zoneout_h: float | NDArray | None
+    zoneout_c: float | NDArray | None
+    dropout_h: NDArray | None
+    activations: tuple[Activation, ...]  # gates, candidate, output
+
+
+class GRUArguments(NamedTuple):
+    """The checked arguments of one GRU layer in one direction."""
+
+    x: NDArray
+    w_ih: NDArray
+    w_hh: NDArray
+    b: NDArray | None
+    h_0: NDArray | None
+    lengths: NDArray[np.intp] | None
+    reset_after: bool
+    clip: float | None
+    zoneout_h: float | NDArray | None
+    dropout_h: NDArray | None
+    activations: tuple[Activation, ...]  # gates, candidate
+
+
+class RNNArguments(NamedTuple):
+    """The checked arguments of one layer of a plain RNN in one direction."""
+
+    x: NDArray
+    w_ih: NDArray
+    w_hh: NDArray
+    b: NDArray | None
+    h_0: NDArray | None
+    lengths: NDArray[np.intp] | None
+    nonlinearity: Activation
+    clip: float | None
+    zoneout_h: float | NDArray | None
+    dropout_h: NDArray | None
 
 
 def check_real(name: str, value: ArrayLike) -> NDArray:
@@ -103,27 +133,157 @@ def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp]
     return np.ascontiguousarray(array, dtype=np.intp)
 
 
-def check_lstm(x, w_ih, w_hh, b, h_0, c_0, lengths, peephole, w_proj) -> LSTMArguments:
+def check_zoneout(
+    name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype
+) -> float | NDArray | None:
+    """Return a number in [0, 1] as a Python float, masks in [0, 1] as an array, None as it is."""
+    if is_number(value):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: expected a number in [0, 1], got {value}")
+        return float(value)
+    masks = check_optional(name, value, shape, dtype)
+    if masks is not None and masks.size and not (masks.min() >= 0 and masks.max() <= 1):
+        raise ValueError(f"{name}: expected values in [0, 1], got {masks.min()}..{masks.max()}")
+    return masks
+
+
+def check_recurrent(w_hh: ArrayLike, blocks: int, columns: str) -> tuple[NDArray, int]:
+    """Return `w_hh`, of which only the number of rows is checked, and H."""
+    array = check_real("w_hh", w_hh)
+    if array.ndim == 0 or array.shape[0] % blocks or not array.shape[0]:
+        rows = "H" if blocks == 1 else f"{blocks}H"
+        raise ValueError(f"w_hh: expected ({rows}, {columns}) with H >= 1, got {array.shape}")
+    return array, array.shape[0] // blocks
+
+
+def check_projection(w_proj: ArrayLike, H: int, dtype: np.dtype) -> NDArray:
+    """Return `w_proj` as an array (R, H)."""
+    array = check_real("w_proj", w_proj)
+    if array.ndim != 2 or not array.shape[0] or array.shape[1] != H:
+        raise ValueError(f"w_proj: expected (R, {H}) with R >= 1, got {array.shape}")
+    return check_array("w_proj", array, array.shape, dtype)
+
+
+def check_lstm(
+    x,
+    w_ih,
+    w_hh,
+    b=None,
+    h_0=None,
+    c_0=None,
+    *,
+    lengths=None,
+    peephole=None,
+    w_proj=None,
+    layer_norm=None,
+    coupled=False,
+    clip=None,
+    cell_clip=None,
+    proj_clip=None,
+    zoneout_h=None,
+    zoneout_c=None,
+    dropout_h=None,
+    activations=("sigmoid", "tanh", "tanh"),
+    training=False,
+) -> LSTMArguments:
     """Check the arguments of `lstm_forward` against each other."""
-    if peephole is not None:
-        raise NotImplementedError("peephole: not implemented yet")
-    if w_proj is not None:
-        raise NotImplementedError("w_proj: not implemented yet")
     x = check_sequence("x", x)
     T, B, I = x.shape
     dtype = x.dtype
-    w_hh = check_real("w_hh", w_hh)
-    if w_hh.ndim == 0 or w_hh.shape[0] % 4 or not w_hh.shape[0]:
-        raise ValueError(f"w_hh: expected (4H, H) with H >= 1, got {w_hh.shape}")
-    H = w_hh.shape[0] // 4
+    G = 3 if coupled else 4
+    w_hh, H = check_recurrent(w_hh, G, "H" if w_proj is None else "R")
+    if w_proj is not None:
+        w_proj = check_projection(w_proj, H, dtype)
+    elif proj_clip is not None:
+        raise ValueError(f"proj_clip: expected None without w_proj, got {proj_clip}")
+    R = H if w_proj is None else w_proj.shape[0]
     return LSTMArguments(
-        x,
-        check_array("w_ih", w_ih, (4 * H, I), dtype),
-        check_array("w_hh", w_hh, (4 * H, H), dtype),
-        check_optional("b", b, (4 * H,), dtype),
-        check_optional("h_0", h_0, (B, H), dtype),
-        check_optional("c_0", c_0, (B, H), dtype),
-        check_lengths(lengths, T, B),
+        x=x,
+        w_ih=check_array("w_ih", w_ih, (G * H, I), dtype),
+        w_hh=check_array("w_hh", w_hh, (G * H, R), dtype),
+        b=check_optional("b", b, (G * H,), dtype),
+        h_0=check_optional("h_0", h_0, (B, R), dtype),
+        c_0=check_optional("c_0", c_0, (B, H), dtype),
+        lengths=check_lengths(lengths, T, B),
+        peephole=check_optional("peephole", peephole, (G - 1, H), dtype),
+        w_proj=w_proj,
+        layer_norm=check_optional("layer_norm", layer_norm, (2 * G + 2, H), dtype),
+        coupled=bool(coupled),
+        clip=check_clip(clip, training),
+        cell_clip=check_bound("cell_clip", cell_clip),
+        proj_clip=check_bound("proj_clip", proj_clip),
+        zoneout_h=check_zoneout("zoneout_h", zoneout_h, (T, B, R), dtype),
+        zoneout_c=check_zoneout("zoneout_c", zoneout_c, (T, B, H), dtype),
+        dropout_h=check_optional("dropout_h", dropout_h, (B, R), dtype),
+        activations=check_activations(activations, ("gates", "candidate", "output")),
+    )
+
+
+def check_gru(
+    x,
+    w_ih,
+    w_hh,
+    b=None,
+    h_0=None,
+    *,
+    lengths=None,
+    reset_after=True,
+    clip=None,
+    zoneout_h=None,
+    dropout_h=None,
+    activations=("sigmoid", "tanh"),
+    training=False,
+) -> GRUArguments:
+    """Check the arguments of `gru_forward` against each other."""
+    x = check_sequence("x", x)
+    T, B, I = x.shape
+    dtype = x.dtype
+    w_hh, H = check_recurrent(w_hh, 3, "H")
+    return GRUArguments(
+        x=x,
+        w_ih=check_array("w_ih", w_ih, (3 * H, I), dtype),
+        w_hh=check_array("w_hh", w_hh, (3 * H, H), dtype),
+        b=check_optional("b", b, (4 * H if reset_after else 3 * H,), dtype),
+        h_0=check_optional("h_0", h_0, (B, H), dtype),
+        lengths=check_lengths(lengths, T, B),
+        reset_after=bool(reset_after),
+        clip=check_clip(clip, training),
+        zoneout_h=check_zoneout("zoneout_h", zoneout_h, (T, B, H), dtype),
+        dropout_h=check_optional("dropout_h", dropout_h, (B, H), dtype),
+        activations=check_activations(activations, ("gates", "candidate")),
+    )
+
+
+def check_rnn(
+    x,
+    w_ih,
+    w_hh,
+    b=None,
+    h_0=None,
+    *,
+    lengths=None,
+    nonlinearity="tanh",
+    clip=None,
+    zoneout_h=None,
+    dropout_h=None,
+    training=False,
+) -> RNNArguments:
+    """Check the arguments of `rnn_forward` against each other."""
+    x = check_sequence("x", x)
+    T, B, I = x.shape
+    dtype = x.dtype
+    w_hh, H = check_recurrent(w_hh, 1, "H")
+    return RNNArguments(
+        x=x,
+        w_ih=check_array("w_ih", w_ih, (H, I), dtype),
+        w_hh=check_array("w_hh", w_hh, (H, H), dtype),
+        b=check_optional("b", b, (H,), dtype),
+        h_0=check_optional("h_0", h_0, (B, H), dtype),
+        lengths=check_lengths(lengths, T, B),
+        nonlinearity=check_activation("nonlinearity", nonlinearity),
+        clip=check_clip(clip, training),
+        zoneout_h=check_zoneout("zoneout_h", zoneout_h, (T, B, H), dtype),
+        dropout_h=check_optional("dropout_h", dropout_h, (B, H), dtype),
     )
 
 

@@ -12,9 +12,12 @@ cdef struct Forward:
     bint training
     bint y_direct               # steps write h_t into y and read h_{t-1} from there
     bint split_units            # threads take hidden units, not rows
+    bint fused                  # a step multiplies x_t itself; else x @ W_ih.T is made by the chunk
     ptrdiff_t chunk_rows
     real *x_step                # (threads, B, I): rows of one step, where they are not evenly apart
-    real *gates                 # training (all rows, Z), else (chunk rows, Z)
+    real *scratch               # (threads, tile_rows, PANEL)
+    real *chunk                 # (chunk rows, Z): x @ W_ih.T + b, unless fused or training
+    real *gates                 # training (all rows, Z), else NULL
     real *h                     # h_0 (B, Hp), then training (all rows, Hp), else (2, B, Hp)
     real *c                     # c_0 (B, Hp), then training (all rows, Hp), else nothing
     real *h_n
@@ -41,9 +44,25 @@ cdef inline real *cell_state(const Forward *job, ptrdiff_t s) noexcept nogil:
     return job.c + (job.steps.B + first_row(&job.steps, s)) * job.Hp
 
 
+cdef const real *share_of_x(
+    const Forward *job, const Share *share, ptrdiff_t s, int thread, ptrdiff_t *stride,
+) noexcept nogil:
+    """The rows of x_t at step s that belong to the share, `stride` apart."""
+    cdef const Steps *steps = &job.steps
+    cdef real *x_step = job.x_step + thread * steps.B * job.I
+    cdef ptrdiff_t i, j
+    if steps.order == NULL:
+        stride[0] = job.x.stride_b * share.row_step
+        return row(&job.x, steps, s, share.first_row)
+    for i in range(rows_of_share(share, alive(steps, s))):
+        j = share.first_row + i * share.row_step
+        memcpy(x_step + i * job.I, row(&job.x, steps, s, j), job.I * sizeof(real))
+    stride[0] = job.I
+    return x_step
+
+
 cdef void project(
-    const Forward *job, const Share *share, ptrdiff_t begin, ptrdiff_t end, real *z,
-    real *x_step,
+    const Forward *job, const Share *share, ptrdiff_t begin, ptrdiff_t end, real *z, int thread,
 ) noexcept nogil:
     """z = x @ W_ih.T + b of a share of the steps begin..end."""
     cdef const kernel_table *k = job.kernels
@@ -52,7 +71,7 @@ cdef void project(
     cdef ptrdiff_t vectors = 4 * (share.last_panel - share.first_panel)
     cdef const real *w = job.w_ih + offset * job.I
     cdef ptrdiff_t z_stride = share.row_step * job.Z
-    cdef ptrdiff_t s, i, j, own, x_stride
+    cdef ptrdiff_t s, x_stride
     cdef const real *x
     z += share.first_row * job.Z + offset
     if is_flat(&job.x, steps) and steps.B % share.row_step == 0:
@@ -62,33 +81,51 @@ cdef void project(
             (end - begin) * (steps.B // share.row_step), vectors, job.I)
         return
     for s in range(begin, end):
-        own = rows_of_share(share, alive(steps, s))
-        if steps.order == NULL:
-            x = row(&job.x, steps, s, share.first_row)
-            x_stride = job.x.stride_b * share.row_step
-        else:
-            for i in range(own):
-                j = share.first_row + i * share.row_step
-                memcpy(x_step + i * job.I, row(&job.x, steps, s, j), job.I * sizeof(real))
-            x = x_step
-            x_stride = job.I
-        k.product(z, z_stride, job.b + offset, 0, x, x_stride, w, own, vectors, job.I)
+        x = share_of_x(job, share, s, thread, &x_stride)
+        k.product(
+            z, z_stride, job.b + offset, 0, x, x_stride, w,
+            rows_of_share(share, alive(steps, s)), vectors, job.I)
         z += alive(steps, s) * job.Z
 
 
-cdef void forward_step(
-    const Forward *job, const Share *share, ptrdiff_t s, real *z,
+cdef void forward_step_of_share(
+    const Forward *job, const Share *share, ptrdiff_t s, const real *z, int thread,
 ) noexcept nogil:
-    cdef ptrdiff_t stride, stride_prev, first = share.first_row, step = share.row_step
-    cdef real *h = hidden(job, s, &stride)
-    cdef const real *h_prev = hidden(job, s - 1, &stride_prev)
-    job.kernels.lstm_forward_step(
-        h + first * stride, step * stride,
-        cell_state(job, s) + first * job.Hp, cell_state(job, s - 1) + first * job.Hp,
-        step * job.Hp, z + first * job.Z, step * job.Z,
-        h_prev + first * stride_prev, step * stride_prev, job.w_hh,
-        rows_of_share(share, alive(&job.steps, s)), job.H,
-        share.first_panel, share.last_panel, s & 1)
+    """Step s, with z = x_t @ W_ih.T + b unless fused."""
+    cdef const Steps *steps = &job.steps
+    cdef ptrdiff_t first = share.first_row, step = share.row_step, stride
+    cdef forward_step todo
+    todo.rows = rows_of_share(share, alive(steps, s))
+    todo.H = job.H
+    todo.first = share.first_panel
+    todo.last = share.last_panel
+    todo.descending = s & 1
+    if job.fused:
+        todo.I = job.I
+        todo.init = job.b
+        todo.init_stride = 0
+        todo.x = share_of_x(job, share, s, thread, &todo.x_stride)
+    else:
+        todo.I = 0
+        todo.init = z + first * job.Z
+        todo.init_stride = step * job.Z
+        todo.x = todo.init
+        todo.x_stride = 0
+    todo.w_ih = job.w_ih
+    todo.h_prev = hidden(job, s - 1, &stride) + first * stride
+    todo.h_prev_stride = step * stride
+    todo.w_hh = job.w_hh
+    todo.h = hidden(job, s, &stride) + first * stride
+    todo.h_stride = step * stride
+    todo.c = cell_state(job, s) + first * job.Hp
+    todo.c_prev = cell_state(job, s - 1) + first * job.Hp
+    todo.c_stride = step * job.Hp
+    todo.gates = NULL
+    if job.training:
+        todo.gates = job.gates + (first_row(steps, s) + first) * job.Z
+    todo.gates_stride = step * job.Z
+    todo.z = job.scratch + thread * job.kernels.tile_rows * 4 * job.kernels.lanes
+    job.kernels.lstm_forward_step(&todo)
 
 
 cdef void hand_out(const Forward *job, ptrdiff_t s, int thread, int threads) noexcept nogil:
@@ -115,18 +152,21 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
     cdef const Steps *steps = &job.steps
     cdef Share share = share_of(job.P, job.split_units, thread, threads)
     cdef ptrdiff_t s, before, begin = 0, end
-    cdef real *z
+    cdef real *z = NULL
     while begin < steps.count:
         end = chunk_end(steps, begin, job.chunk_rows)
         before = first_row(steps, begin)
-        z = job.gates + (before * job.Z if job.training else 0)
-        project(job, &share, begin, end, z, job.x_step + thread * steps.B * job.I)
+        if not job.fused:
+            z = job.gates + before * job.Z if job.training else job.chunk
+            project(job, &share, begin, end, z, thread)
         for s in range(begin, end):
-            forward_step(job, &share, s, z + (first_row(steps, s) - before) * job.Z)
+            forward_step_of_share(
+                job, &share, s, z + (first_row(steps, s) - before) * job.Z, thread)
             if job.split_units:
                 barrier(threads)
             hand_out(job, s, thread, threads)
-        if not job.training and (steps.order != NULL or steps.B % share.row_step):
+        if not (job.training or job.fused) and (
+                steps.order != NULL or steps.B % share.row_step):
             # the next chunk's rows take the place of other threads' rows of this one
             barrier(threads)
         begin = end
@@ -149,6 +189,13 @@ cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept:
     return max(<ptrdiff_t>1, <ptrdiff_t>(CHUNK_BYTES // (Z * sizeof(real))))
 
 
+cdef bint prefer_fused(ptrdiff_t rows, ptrdiff_t I, ptrdiff_t H, ptrdiff_t Z) noexcept:
+    """Whether a step should multiply x_t itself: there is next to nothing to multiply, or enough
+    rows to make up for reading W_ih at each step, and a cache for both weights.
+    """
+    return I <= 4 or (rows >= 6 and (I + H) * Z * sizeof(real) <= (1 << 20))
+
+
 def lstm_forward(
     LSTMWeights weights, const real[:, :, :] x, const real[:, :] h_0, const real[:, :] c_0,
     const ptrdiff_t[::1] lengths, bint reverse, bint training,
@@ -163,6 +210,7 @@ def lstm_forward(
     cdef LSTMTape tape = None
     cdef int threads
     cdef ptrdiff_t j, b
+    cdef size_t x_step, scratch, chunk, state
     if training:
         tape = LSTMTape()
         tape.weights = weights
@@ -195,11 +243,16 @@ def lstm_forward(
     if job.split_units:
         threads = threads_for_step(B, job.Z, job.H, threads)
 
-    buffer = Buffer(
-        padded(threads * B * job.I * sizeof(real))
-        + (0 if training else padded(most_rows * job.Z * sizeof(real))
-           + padded(3 * B * job.Hp * sizeof(real)) + padded(B * job.Hp * sizeof(real))))
-    job.x_step = <real *>buffer.take(threads * B * job.I * sizeof(real))
+    job.fused = prefer_fused(B if job.split_units else B // threads, job.I, job.H, job.Z)
+
+    x_step = padded(threads * B * job.I * sizeof(real))
+    scratch = padded(threads * job.kernels.tile_rows * 4 * job.kernels.lanes * sizeof(real))
+    chunk = 0 if training or job.fused else padded(most_rows * job.Z * sizeof(real))
+    state = 0 if training else padded(B * job.Hp * sizeof(real))
+    buffer = Buffer(x_step + scratch + chunk + 4 * state)
+    job.x_step = <real *>buffer.take(x_step)
+    job.scratch = <real *>buffer.take(scratch)
+    job.chunk = <real *>buffer.take(chunk)
     if training:
         tape.nbytes = (rows * job.Z + 2 * (B + rows) * job.Hp) * sizeof(real)
         tape.buffer = kept = Buffer(
@@ -208,9 +261,9 @@ def lstm_forward(
         tape.h = job.h = <real *>kept.take((B + rows) * job.Hp * sizeof(real))
         tape.c = job.c = <real *>kept.take((B + rows) * job.Hp * sizeof(real))
     else:
-        job.gates = <real *>buffer.take(most_rows * job.Z * sizeof(real))
-        job.h = <real *>buffer.take(3 * B * job.Hp * sizeof(real))
-        job.c = <real *>buffer.take(B * job.Hp * sizeof(real))
+        job.gates = NULL
+        job.h = <real *>buffer.take(3 * state)
+        job.c = <real *>buffer.take(state)
 
     load_state(job.h, job.Hp, h_0, steps)
     load_state(job.c, job.Hp, c_0, steps)

@@ -10,11 +10,10 @@ cdef object empty = np.empty
 
 
 cdef struct StreamLayer:
-    ptrdiff_t I, H, P, Hp, Z
+    ptrdiff_t I, H, P, Hp
     const real *w_ih
     const real *w_hh
     const real *b
-    real *z
     real *h                     # (2, B, Hp): the state and where the next one goes
     real *c
 
@@ -31,6 +30,7 @@ cdef class Stream:
     cdef Buffer buffer
     cdef const kernel_table *kernels
     cdef StreamLayer *layers
+    cdef real *scratch
     cdef ptrdiff_t B, I, H, L
     cdef bint odd               # which half of h is the state
 
@@ -48,11 +48,13 @@ cdef class Stream:
         cdef size_t size = padded(self.L * sizeof(StreamLayer))
         cdef ptrdiff_t Hp = w.Hp, l
         cdef StreamLayer *layer
-        size += self.L * (padded(4 * self.B * Hp * sizeof(real))
-                          + padded(2 * self.B * Hp * sizeof(real))
+        size += padded(w.kernels.tile_rows * 4 * w.kernels.lanes * sizeof(real))
+        size += self.L * (padded(2 * self.B * Hp * sizeof(real))
                           + padded(self.B * Hp * sizeof(real)))
         self.buffer = Buffer(size)
         self.layers = <StreamLayer *>self.buffer.take(self.L * sizeof(StreamLayer))
+        self.scratch = <real *>self.buffer.take(
+            w.kernels.tile_rows * 4 * w.kernels.lanes * sizeof(real))
         self.weights = []
         self.kernels = w.kernels
         self.odd = False
@@ -64,11 +66,9 @@ cdef class Stream:
             layer.H = w.H
             layer.P = w.P
             layer.Hp = Hp
-            layer.Z = 4 * Hp
             layer.w_ih = w.w_ih
             layer.w_hh = w.w_hh
             layer.b = w.b
-            layer.z = <real *>self.buffer.take(self.B * layer.Z * sizeof(real))
             layer.h = <real *>self.buffer.take(2 * self.B * Hp * sizeof(real))
             layer.c = <real *>self.buffer.take(self.B * Hp * sizeof(real))
             memset(layer.h, 0, 2 * self.B * Hp * sizeof(real))
@@ -119,23 +119,36 @@ cdef class Stream:
 
     cdef real *advance(self, const real *x) noexcept nogil:
         """Take one step from x (B, I); returns h (B, Hp) of the last layer."""
-        cdef ptrdiff_t l, x_stride = self.I, half
+        cdef ptrdiff_t l, half
         cdef StreamLayer *layer
-        cdef real *h = NULL
+        cdef forward_step todo
+        todo.rows = self.B
+        todo.first = 0
+        todo.descending = self.odd
+        todo.init_stride = 0
+        todo.gates = NULL
+        todo.z = self.scratch
+        todo.h = <real *>x
+        todo.h_stride = self.I
         for l in range(self.L):
             layer = &self.layers[l]
             half = self.B * layer.Hp
-            h = layer.h if self.odd else layer.h + half
-            self.kernels.product(
-                layer.z, layer.Z, layer.b, 0, x, x_stride, layer.w_ih, self.B, 4 * layer.P, layer.I)
-            self.kernels.lstm_forward_step(
-                h, layer.Hp, layer.c, layer.c, layer.Hp, layer.z, layer.Z,
-                layer.h + half if self.odd else layer.h, layer.Hp, layer.w_hh,
-                self.B, layer.H, 0, layer.P, self.odd)
-            x = h
-            x_stride = layer.Hp
+            todo.x = todo.h
+            todo.x_stride = todo.h_stride
+            todo.I = layer.I
+            todo.H = layer.H
+            todo.last = layer.P
+            todo.init = layer.b
+            todo.w_ih = layer.w_ih
+            todo.w_hh = layer.w_hh
+            todo.h = layer.h if self.odd else layer.h + half
+            todo.h_prev = layer.h + half if self.odd else layer.h
+            todo.h_stride = todo.h_prev_stride = todo.c_stride = layer.Hp
+            todo.c = layer.c
+            todo.c_prev = layer.c
+            self.kernels.lstm_forward_step(&todo)
         self.odd = not self.odd
-        return h
+        return todo.h
 
     cdef void copy_out(self, real *y, const real *h) noexcept nogil:
         cdef ptrdiff_t b

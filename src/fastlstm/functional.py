@@ -16,13 +16,12 @@ from numpy.typing import ArrayLike
 from fastlstm import _sequence_float32, _sequence_float64
 from fastlstm._arguments import (
     LSTMArguments,
-    LSTMGradients,
-    LSTMOutput,
     check_lstm,
     check_optional,
     readable,
     readable_or_none,
 )
+from fastlstm._results import LSTMGradients, LSTMOutput
 
 CORES: dict[np.dtype, ModuleType] = {
     np.dtype(np.float32): _sequence_float32,
@@ -45,7 +44,8 @@ class LSTMTape:
 
     def __init__(self, core_tape: Any, given: LSTMArguments, reverse: bool):
         self._core_tape = core_tape
-        self._shapes = {name: a.shape for name, a in given._asdict().items() if a is not None}
+        arrays = {n: a for n, a in given._asdict().items() if isinstance(a, np.ndarray)}
+        self._shapes = {name: a.shape for name, a in arrays.items()}
         self._reverse = reverse
 
     @property
@@ -173,7 +173,10 @@ def lstm_forward(
     >>> bool((y[-1] == h_n).all())
     True
     """
-    args = check_lstm(x, w_ih, w_hh, b, h_0, c_0, lengths, peephole, w_proj)
+    for name, value in (("peephole", peephole), ("w_proj", w_proj)):
+        if value is not None:
+            raise NotImplementedError(f"{name}: not implemented yet")
+    args = check_lstm(x, w_ih, w_hh, b, h_0, c_0, lengths=lengths)
     core = CORES[args.x.dtype]
     T, B, _ = args.x.shape
     w_ih, w_hh = readable(args.w_ih), readable(args.w_hh)

@@ -10,20 +10,21 @@
 
 
 cdef inline void lstm_cell_forward(
-    real *h, real *c, real *gates, const real *c_prev, int n,
+    real *h, real *c, real *gates, const real *z, const real *c_prev, int n,
 ) noexcept nogil:
-    """gates (4, LANES): in z, out the activations i, f, g, o."""
-    cdef vec i = sigmoid(load(gates))
-    cdef vec f = sigmoid(load(gates + LANES))
-    cdef vec g = tanh(load(gates + 2 * LANES))
-    cdef vec o = sigmoid(load(gates + 3 * LANES))
+    """gates (4, LANES): i, f, g, o, or NULL where they are not wanted."""
+    cdef vec i = sigmoid(load(z))
+    cdef vec f = sigmoid(load(z + LANES))
+    cdef vec g = tanh(load(z + 2 * LANES))
+    cdef vec o = sigmoid(load(z + 3 * LANES))
     cdef vec c_t = fma(f, load(c_prev), i * g)
     store(c, c_t)
     put(h, o * tanh(c_t), n)
-    store(gates, i)
-    store(gates + LANES, f)
-    store(gates + 2 * LANES, g)
-    store(gates + 3 * LANES, o)
+    if gates != NULL:
+        store(gates, i)
+        store(gates + LANES, f)
+        store(gates + 2 * LANES, g)
+        store(gates + 3 * LANES, o)
 
 
 cdef inline void lstm_cell_backward(

@@ -18,10 +18,12 @@ cdef extern from "tile.h":
         real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
         const real *a, ptrdiff_t a_stride, const real *d, ptrdiff_t d_stride,
         ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows) noexcept nogil
-    void gate_product(
-        real *z, ptrdiff_t z_stride, const real *h, ptrdiff_t h_stride,
-        const real *w, const real *next, ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t H,
-    ) noexcept nogil
+    ptrdiff_t tile_rows(ptrdiff_t rows) noexcept nogil
+    void gates_lstm(
+        real *z, const real *init, ptrdiff_t init_stride,
+        const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,
+        const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R,
+        ptrdiff_t rows, ptrdiff_t panels) noexcept nogil
 
 cdef extern from "fingerprint.h":
     int FINGERPRINT_REALS
@@ -110,28 +112,38 @@ cdef void add_transposed(
                 w[j * M + i] += z[i * z_stride + j]
 
 
-cdef void lstm_forward_step(
-    real *h, ptrdiff_t h_stride, real *c, const real *c_prev, ptrdiff_t c_stride,
-    real *z, ptrdiff_t z_stride, const real *h_prev, ptrdiff_t h_prev_stride, const real *w_hh,
-    ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, bint descending,
-) noexcept nogil:
+cdef void lstm_forward_step(const forward_step *s) noexcept nogil:
     # a single row takes two panels at once, see tile.h; of more rows one panel stays in L1
-    cdef ptrdiff_t most = 2 if rows == 1 else 1
-    cdef ptrdiff_t groups = blocks(last - first, most)
-    cdef ptrdiff_t i, p, panels, q, r
-    cdef ptrdiff_t direction = -most if descending else most
+    cdef ptrdiff_t most = 2 if s.rows == 1 else 1
+    cdef ptrdiff_t groups = blocks(s.last - s.first, most)
+    cdef ptrdiff_t direction = -most if s.descending else most
+    cdef ptrdiff_t X = s.I * PANEL, R = s.H * PANEL  # sizes of a panel of weights
+    cdef ptrdiff_t i, j, p, panels, q, n, r, ahead
     for i in range(groups):
-        p = first + most * (groups - 1 - i if descending else i)
-        panels = min(most, last - p)
-        gate_product(
-            z + p * PANEL, z_stride, h_prev, h_prev_stride, w_hh + p * H * PANEL,
-            w_hh + (p + direction) * H * PANEL, rows, panels, H)
-        for r in range(rows):
-            for q in range(p, p + panels):
-                lstm_cell_forward(
-                    h + r * h_stride + q * LANES, c + r * c_stride + q * LANES,
-                    z + r * z_stride + q * PANEL, c_prev + r * c_stride + q * LANES,
-                    <int>(H - q * LANES))
+        p = s.first + most * (groups - 1 - i if s.descending else i)
+        panels = min(most, s.last - p)
+        r = 0
+        ahead = 0
+        while r < s.rows:
+            n = tile_rows(s.rows - r)
+            gates_lstm(
+                s.z, s.init + r * s.init_stride + p * PANEL, s.init_stride,
+                s.x + r * s.x_stride, s.x_stride, s.w_ih + p * X,
+                s.w_ih + (p + direction) * X + ahead * s.I, s.I,
+                s.h_prev + r * s.h_prev_stride, s.h_prev_stride, s.w_hh + p * R,
+                s.w_hh + (p + direction) * R + ahead * s.H, s.H, n, panels)
+            ahead += LANES  # each of the first four tiles fetches a quarter of the next panel
+            for j in range(n):
+                for q in range(panels):
+                    lstm_cell_forward(
+                        s.h + (r + j) * s.h_stride + (p + q) * LANES,
+                        s.c + (r + j) * s.c_stride + (p + q) * LANES,
+                        NULL if s.gates == NULL
+                        else s.gates + (r + j) * s.gates_stride + (p + q) * PANEL,
+                        s.z + (j + q) * PANEL,
+                        s.c_prev + (r + j) * s.c_stride + (p + q) * LANES,
+                        <int>(s.H - (p + q) * LANES))
+            r += n
 
 
 cdef void lstm_backward_cells(
@@ -192,6 +204,7 @@ table.outer_product = outer_product
 table.add_transposed = add_transposed
 table.prefer_blas = TILE_ROWS * LANES * sizeof(real) < 96
 table.lstm_forward_step = lstm_forward_step
+table.tile_rows = TILE_ROWS
 table.lstm_backward_cells = lstm_backward_cells
 table.add_rows = add_rows
 table.fingerprint = fingerprint

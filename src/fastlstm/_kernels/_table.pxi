@@ -4,6 +4,25 @@ from libc.stddef cimport ptrdiff_t
 
 cdef extern from "kernels.h":
     ctypedef unsigned long long real_bits
+    ctypedef struct forward_step:
+        ptrdiff_t rows, I, H, first, last
+        bint descending
+        const real *init
+        ptrdiff_t init_stride
+        const real *x
+        ptrdiff_t x_stride
+        const real *w_ih
+        const real *h_prev
+        ptrdiff_t h_prev_stride
+        const real *w_hh
+        real *h
+        ptrdiff_t h_stride
+        real *c
+        const real *c_prev
+        ptrdiff_t c_stride
+        real *gates
+        ptrdiff_t gates_stride
+        real *z
     ctypedef struct kernel_table:
         int lanes
         void (*pack_gates)(
@@ -24,12 +43,8 @@ cdef extern from "kernels.h":
             real *w, const real *z, ptrdiff_t z_stride,
             ptrdiff_t M, ptrdiff_t first, ptrdiff_t last) noexcept nogil
         int prefer_blas
-        void (*lstm_forward_step)(
-            real *h, ptrdiff_t h_stride, real *c, const real *c_prev, ptrdiff_t c_stride,
-            real *z, ptrdiff_t z_stride, const real *h_prev, ptrdiff_t h_prev_stride,
-            const real *w_hh,
-            ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last,
-            bint descending) noexcept nogil
+        void (*lstm_forward_step)(const forward_step *step) noexcept nogil
+        int tile_rows
         void (*lstm_backward_cells)(
             real *dz, ptrdiff_t dz_stride, real *dc, ptrdiff_t dc_stride,
             const real *dh, ptrdiff_t dh_stride, const real *dy, ptrdiff_t dy_stride,

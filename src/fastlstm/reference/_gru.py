@@ -1,0 +1,275 @@
+"""The gated recurrent unit, one step forward and backward, and the loops over time.
+
+Its two conventions differ in where the reset gate acts: on the recurrent product
+(``reset_after``; then that product has a bias of its own) or on the state that enters it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastlstm._arguments import GRUArguments, check_gru, check_optional
+from fastlstm._options import ActivationLike
+from fastlstm._results import GRUGradients, GRUOutput
+from fastlstm.reference._activations import Function, derivative, function
+from fastlstm.reference._steps import Steps, drop, initial, replace, zoneout, zoneout_backward
+
+
+class GRUStep(NamedTuple):
+    """What one step leaves for its backward pass, (rows, H)."""
+
+    h_prev: NDArray  # h_{t-1}
+    h_in: NDArray  # h' = dropout_h * h_{t-1}
+    r: NDArray
+    z: NDArray
+    n: NDArray
+    q: NDArray  # what enters or leaves the product with W_hn: r * h', or h' @ W_hn.T + b_hn
+    h: NDArray  # h~, before zoneout
+
+
+class GRUTape(NamedTuple):
+    """What `gru_forward` keeps for `gru_backward`."""
+
+    arguments: GRUArguments
+    steps: Steps
+    kept: list[GRUStep]  # in the order of processing
+
+
+def _step(
+    a: GRUArguments, s: list[Function], u: NDArray, h_prev: NDArray, h_in: NDArray
+) -> GRUStep:
+    """Compute the cell once; u (rows, 3H) is the input's share, with the bias."""
+    H = h_in.shape[1]
+    if a.reset_after:
+        v = h_in @ a.w_hh.T
+        q = v[:, 2 * H :]
+        if a.b is not None:
+            q = q + a.b[3 * H :]
+        rz = s[0](u[:, : 2 * H] + v[:, : 2 * H])
+        r, z = rz[:, :H], rz[:, H:]
+        n = s[1](u[:, 2 * H :] + r * q)
+    else:
+        rz = s[0](u[:, : 2 * H] + h_in @ a.w_hh[: 2 * H].T)
+        r, z = rz[:, :H], rz[:, H:]
+        q = r * h_in
+        n = s[1](u[:, 2 * H :] + q @ a.w_hh[2 * H :].T)
+    h = (1 - z) * n + z * h_prev
+    return GRUStep(h_prev, h_in, r, z, n, q, h)
+
+
+def _step_backward(
+    a: GRUArguments, ds: list[Function], step: GRUStep, dh: NDArray
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Return du and dv (rows, 3H), dh' and the direct share of dh_{t-1}, from that of h~.
+
+    du belongs to the input's product; dv is what meets w_hh, and differs if `reset_after` in its
+    last block, which the reset gate has scaled.
+    """
+    h_prev, h_in, r, z, n, q, _ = step
+    H = h_in.shape[1]
+    dn, dz, dh_prev = dh * (1 - z), dh * (h_prev - n), dh * z
+    dn = dn * ds[1](n)
+    dz = dz * ds[0](z)
+    if a.reset_after:
+        dr = dn * q * ds[0](r)
+        du = np.concatenate([dr, dz, dn], axis=1)
+        dv = np.concatenate([dr, dz, dn * r], axis=1)
+        dh_in = dv @ a.w_hh
+    else:
+        dq = dn @ a.w_hh[2 * H :]
+        dr = dq * h_in * ds[0](r)
+        du = dv = np.concatenate([dr, dz, dn], axis=1)
+        dh_in = dq * r + dv[:, : 2 * H] @ a.w_hh[: 2 * H]
+    return du, dv, dh_in, dh_prev
+
+
+def gru_forward(
+    x: ArrayLike,
+    w_ih: ArrayLike,
+    w_hh: ArrayLike,
+    b: ArrayLike | None = None,
+    h_0: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+    reset_after: bool = True,
+    clip: float | None = None,
+    zoneout_h: float | ArrayLike | None = None,
+    dropout_h: ArrayLike | None = None,
+    activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh"),
+    training: bool = False,
+) -> GRUOutput:
+    """Run one GRU layer over a batch of sequences, in one direction.
+
+    Per step, with s0, s1 = `activations` and the weights' rows in the order r, z, n::
+
+        h' = dropout_h * h_{t-1}
+        r = s0(x_t @ W_ir.T + h' @ W_hr.T + b_r)
+        z = s0(x_t @ W_iz.T + h' @ W_hz.T + b_z)
+        n = s1(x_t @ W_in.T + b_n + r * (h' @ W_hn.T + b_hn))   if reset_after, else
+        n = s1(x_t @ W_in.T + b_n + (r * h') @ W_hn.T)
+        h~ = (1 - z) * n + z * h_{t-1}
+        h_t = zoneout_h * h_{t-1} + (1 - zoneout_h) * h~
+
+    Parameters
+    ----------
+    x : (T, B, I) array
+        The input, float32 or float64; every other array must have its dtype.
+    w_ih, w_hh : (3H, I) and (3H, H) arrays
+        The weights.
+    b : (4H,) array, or (3H,) without `reset_after`, optional
+        The bias b_r, b_z, b_n, b_hn; of r and z, the sum of PyTorch's and ONNX's two. b_hn exists
+        only with `reset_after`.
+    h_0 : (B, H) array, optional
+        The state before the first step; zeros if not given.
+    reset_after : bool
+        Where the reset gate acts: on the recurrent product (PyTorch, cuDNN, Keras, ONNX with
+        ``linear_before_reset=1``) or on the state before it (Cho et al., ONNX's default).
+    activations : tuple of two
+        Those of the gates and of the candidate n, as in `lstm_forward`.
+    lengths, reverse, clip, zoneout_h, dropout_h, training
+        As in `lstm_forward`.
+
+    Returns
+    -------
+    GRUOutput
+        ``y`` (T, B, H) in the order of time, 0 past a row's end; ``h_n`` (B, H), the state after
+        each row's last step; ``tape``, or None, with what `lstm_forward` says of it.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a value does not fit; the message names the argument.
+    TypeError
+        If x is neither float32 nor float64, or another array's dtype differs.
+
+    References
+    ----------
+    Cho et al. (2014), Learning phrase representations using RNN encoder-decoder,
+    arXiv:1406.1078. `reset_after` is the form of cuDNN.
+
+    Examples
+    --------
+    Weights of 0 hold z at 1/2 and n at 0, so that the state is halved at each step:
+
+    >>> import numpy as np
+    >>> from fastlstm import reference
+    >>> x, w_ih, w_hh = np.ones((3, 1, 2)), np.zeros((3, 2)), np.zeros((3, 1))
+    >>> reference.gru_forward(x, w_ih, w_hh, h_0=np.array([[8.0]])).y.ravel()
+    array([4., 2., 1.])
+    """
+    a = check_gru(
+        x,
+        w_ih,
+        w_hh,
+        b,
+        h_0,
+        lengths=lengths,
+        reset_after=reset_after,
+        clip=clip,
+        zoneout_h=zoneout_h,
+        dropout_h=dropout_h,
+        activations=activations,
+        training=training,
+    )
+    (T, B, _), H, dtype = a.x.shape, a.w_hh.shape[1], a.x.dtype
+    steps = Steps(a.lengths, T, B, reverse)
+    s = [function(activation, a.clip) for activation in a.activations]
+
+    # the input's share, for all steps at once
+    u = steps.gather(a.x) @ a.w_ih.T
+    if a.b is not None:
+        u += a.b[: 3 * H]
+    u = steps.spread(u)
+
+    h, y = initial(a.h_0, (B, H), dtype), np.zeros((T, B, H), dtype)
+    kept = []
+    for t, rows in steps.order:
+        h_prev = h[rows]
+        step = _step(a, s, u[t, rows], h_prev, drop(a.dropout_h, rows, h_prev))
+        y[t, rows] = h_t = zoneout(a.zoneout_h, t, rows, h_prev, step.h)
+        h = replace(h, rows, h_t)
+        if training:
+            kept.append(step)
+    return GRUOutput(y, h.copy(), GRUTape(a, steps, kept) if training else None)
+
+
+def gru_backward(
+    tape: object, dy: ArrayLike | None = None, dh_n: ArrayLike | None = None
+) -> GRUGradients:
+    """Back-propagate through time: from the gradients of the outputs to those of the arguments.
+
+    Parameters
+    ----------
+    tape : GRUTape
+        From ``gru_forward(..., training=True)``; it may be used any number of times.
+    dy : (T, B, H) array, optional
+        The loss's gradient with respect to y; past a row's end it is not read.
+    dh_n : (B, H) array, optional
+        The loss's gradient with respect to h_n. What is not given is 0.
+
+    Returns
+    -------
+    GRUGradients
+        One gradient for each argument, with its shape; None for what was not given. Masks have
+        none.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit; the message names the argument.
+    TypeError
+        If `tape` is not a tape of this module, or a dtype differs from that of x.
+
+    References
+    ----------
+    As `gru_forward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastlstm import reference
+    >>> x, w_ih, w_hh = np.ones((3, 1, 2)), np.zeros((3, 2)), np.zeros((3, 1))
+    >>> tape = reference.gru_forward(x, w_ih, w_hh, h_0=np.array([[8.0]]), training=True).tape
+    >>> reference.gru_backward(tape, dh_n=np.array([[1.0]])).h_0  # three steps, z = 1/2 at each
+    array([[0.125]])
+    """
+    if not isinstance(tape, GRUTape):
+        raise TypeError(
+            "tape: expected a GRUTape from reference.gru_forward(..., training=True), "
+            f"got {type(tape).__name__}"
+        )
+    a, steps = tape.arguments, tape.steps
+    (T, B, _), H, dtype = a.x.shape, a.w_hh.shape[1], a.x.dtype
+    dy = check_optional("dy", dy, (T, B, H), dtype)
+    dh = initial(check_optional("dh_n", dh_n, (B, H), dtype), (B, H), dtype)
+    ds = [derivative(activation) for activation in a.activations]
+
+    h_in, h_in_n = (np.empty((T, B, H), dtype) for _ in range(2))  # what meets W_hr, W_hz and W_hn
+    du, dv = (np.empty((T, B, 3 * H), dtype) for _ in range(2))
+    for (t, rows), step in zip(reversed(steps.order), reversed(tape.kept), strict=True):
+        dh_t = dh[rows] if dy is None else dh[rows] + dy[t, rows]
+        dh_old, dh_new = zoneout_backward(a.zoneout_h, t, rows, dh_t)
+        du[t, rows], dv[t, rows], dh_in, dh_prev = _step_backward(a, ds, step, dh_new)
+        dh_prev += drop(a.dropout_h, rows, dh_in)
+        dh = replace(dh, rows, dh_prev if dh_old is None else dh_prev + dh_old)
+        h_in[t, rows] = step.h_in
+        h_in_n[t, rows] = step.h_in if a.reset_after else step.q
+
+    # the steps of all rows as one matrix: sums over time and batch become single products
+    du_all, dv_all = steps.gather(du), steps.gather(dv)
+    dw_hh = [
+        dv_all[:, : 2 * H].T @ steps.gather(h_in),
+        dv_all[:, 2 * H :].T @ steps.gather(h_in_n),
+    ]
+    db = du_all.sum(axis=0)
+    if a.reset_after:
+        db = np.concatenate([db, dv_all[:, 2 * H :].sum(axis=0)])
+    return GRUGradients(
+        x=steps.spread(du_all @ a.w_ih),
+        w_ih=du_all.T @ steps.gather(a.x),
+        w_hh=np.concatenate(dw_hh),
+        b=None if a.b is None else db,
+        h_0=None if a.h_0 is None else dh,
+    )

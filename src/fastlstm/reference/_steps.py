@@ -1,0 +1,87 @@
+"""What the time loops of all cells share: which steps exist, states, dropout and zoneout."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = slice | NDArray  # the rows of the batch that have a step at one time; all, or their indices
+ALL = slice(None)
+
+
+class Steps:
+    """The steps of a (ragged) batch.
+
+    Attributes
+    ----------
+    order : list of (t, rows)
+        The times in the order of processing, each with the rows that have a step then.
+    """
+
+    def __init__(self, lengths: NDArray | None, T: int, B: int, reverse: bool):
+        self._shape = T, B
+        self._exist: Rows = ALL  # among the T * B steps
+        rows: list[Rows] = [ALL] * T
+        if lengths is not None:
+            exist = np.arange(T)[:, np.newaxis] < lengths
+            self._exist = exist.reshape(T * B)
+            rows = [np.flatnonzero(exist_t) for exist_t in exist]
+        times = list(enumerate(rows))
+        self.order = times[::-1] if reverse else times
+
+    def gather(self, a: NDArray) -> NDArray:
+        """Return the steps that exist in `a` (T, B, ...) as the rows of one matrix."""
+        T, B = self._shape
+        return a.reshape(T * B, int(np.prod(a.shape[2:])))[self._exist]
+
+    def spread(self, steps: NDArray) -> NDArray:
+        """Return the inverse of `gather`, (T, B, N), with zeros where there is no step."""
+        T, B = self._shape
+        N = steps.shape[1]
+        if isinstance(self._exist, slice):
+            return steps.reshape(T, B, N)
+        a = np.zeros((T * B, N), steps.dtype)
+        a[self._exist] = steps
+        return a.reshape(T, B, N)
+
+
+def initial(given: NDArray | None, shape: tuple[int, int], dtype: np.dtype) -> NDArray:
+    """Return an array of our own that is `given`, or zeros."""
+    return np.zeros(shape, dtype) if given is None else given.copy()
+
+
+def zeros_or_none(a: NDArray | None) -> NDArray | None:
+    """Return contiguous zeros in the shape of `a`, or None."""
+    return None if a is None else np.zeros(a.shape, a.dtype)
+
+
+def replace(state: NDArray, rows: Rows, new: NDArray) -> NDArray:
+    """Return `state` with some rows replaced, as another array: the tape may hold the old one."""
+    if isinstance(rows, slice):
+        return new
+    state = state.copy()
+    state[rows] = new
+    return state
+
+
+def drop(mask: NDArray | None, rows: Rows, a: NDArray) -> NDArray:
+    """Return mask * a, or `a` without a mask; for h forward, and for its gradient backward."""
+    return a if mask is None else mask[rows] * a
+
+
+def zoneout(
+    rate: float | NDArray | None, t: int, rows: Rows, old: NDArray, new: NDArray
+) -> NDArray:
+    """Return ``rate * old + (1 - rate) * new``; `rate` is one number, or masks (T, B, N)."""
+    if rate is None:
+        return new
+    keep = rate if isinstance(rate, float) else rate[t, rows]
+    return keep * old + (1 - keep) * new
+
+
+def zoneout_backward(
+    rate: float | NDArray | None, t: int, rows: Rows, d: NDArray
+) -> tuple[NDArray | None, NDArray]:
+    """Return the gradients of `zoneout` with respect to `old` (None: no share) and `new`."""
+    if rate is None:
+        return None, d
+    keep = rate if isinstance(rate, float) else rate[t, rows]
+    return keep * d, (1 - keep) * d
