@@ -154,6 +154,11 @@ class TestTraining:
         model = quick(LSTMRegressor).fit(moved, 1e4 * y - 1e5)
         np.testing.assert_allclose(model.predict(moved), 1e4 * expected.predict(X) - 1e5, rtol=1e-4)
 
+    def test_rows_of_some_sequences(self):
+        rows = np.arange(9.0)[:, np.newaxis]
+        some = Sequences.from_rows(rows, np.array([2, 3, 4])).take(np.array([2, 0]))
+        assert some.own_rows()[:, 0].tolist() == [5, 6, 7, 8, 0, 1]
+
     def test_constant_columns(self):
         columns = Columns(np.array([[0.1, 1.0], [0.1, 3.0], [0.1, np.nan]]))
         assert columns.scale.tolist() == [1, 1]

@@ -39,6 +39,11 @@ class Sequences(NamedTuple):
         """Return some of them, on the same rows."""
         return Sequences(self.rows, self.starts[which], self.lengths[which])
 
+    def own_rows(self) -> NDArray:
+        """Return the rows of these sequences, without those of others."""
+        shift = self.starts - (np.cumsum(self.lengths) - self.lengths)
+        return self.rows[np.repeat(shift, self.lengths) + np.arange(self.lengths.sum())]
+
     def gather(self, which: NDArray[np.intp]) -> tuple[NDArray, NDArray[np.intp] | None]:
         """Return some of them side by side, (T, B, I), and their lengths if these differ."""
         lengths = self.lengths[which]

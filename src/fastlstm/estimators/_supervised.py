@@ -138,7 +138,7 @@ class Supervised(Recurrent):
                 stratify=self._strata(target),
                 random_state=int(self._rng.integers(2**32)),
             )
-        self._columns = Columns(sequences.rows, self.standardize)
+        self._columns = Columns(sequences.take(chosen).own_rows(), self.standardize)
         sequences = self._standardized(sequences)
         if self.early_stopping:
             held_out = Labelled(sequences.take(held), target[held])
