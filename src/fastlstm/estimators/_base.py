@@ -1,0 +1,194 @@
+"""The settings that all estimators share, and how these start and train a network."""
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
+from sklearn.utils import check_random_state, check_scalar  # type: ignore[import-untyped]
+
+from fastlstm.estimators._network import Data, Loss, Network, train, train_epoch
+from fastlstm.layers import check_size
+from fastlstm.training import AdamW
+
+PARAMETERS = """hidden_size : int
+        Hidden units per layer and direction.
+    num_layers : int
+        Recurrent layers.
+    bidirectional : bool
+        Also read the sequences from their ends, with weights of their own.
+    dropout : float in [0, 1)
+        Probability of dropping an output, between layers and before the head.
+    max_iter : int
+        Epochs (passes over the data), at most.
+    batch_size : int
+        Sequences per step of the optimiser.
+    learning_rate : float
+        Of AdamW, at the start; in `fit` it falls along half a cosine to 0 at `max_iter`.
+    weight_decay : float
+        Of AdamW.
+    max_grad_norm : float or None
+        Gradients are scaled down to this norm, all parameters together. None: never.
+    early_stopping : bool
+        Hold out a part of the training data; stop when the loss on it has not improved for
+        `patience` epochs, and keep the parameters with which it was least.
+    validation_fraction : float in (0, 1)
+        The part that is held out. Only with `early_stopping`.
+    patience : int
+        Epochs to wait for an improvement. Only with `early_stopping`.
+    standardize : bool
+        Subtract the mean of each column and divide by its standard deviation, both taken over all
+        time steps that are learnt from.
+    random_state : int, numpy.random.RandomState or None
+        For the initial parameters, dropout, the order of the data and what is held out.
+    verbose : bool
+        Show a progress bar (needs tqdm)."""
+
+HISTORY = """n_iter_ : int
+        Epochs made.
+    loss_curve_ : list of float
+        The mean loss of each epoch.
+    validation_loss_curve_ : list of float
+        The loss on what was held out, after each epoch. Empty without `early_stopping`."""
+
+
+def documented(cls: Any) -> Any:
+    """Put the shared parts into a class's docstring, where it has their names in braces."""
+    if cls.__doc__:  # there is none under python -OO
+        cls.__doc__ = cls.__doc__.replace("{PARAMETERS}", PARAMETERS).replace("{HISTORY}", HISTORY)
+    return cls
+
+
+class Recurrent(BaseEstimator):
+    """Settings, training, and standardisation of columns."""
+
+    def __init__(
+        self,
+        hidden_size: int = 64,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        max_iter: int = 100,
+        batch_size: int = 32,
+        learning_rate: float = 5e-3,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = 1.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        standardize: bool = True,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.standardize = standardize
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_settings(self) -> None:
+        """Check what neither the layers nor the optimiser check."""
+        check_size("max_iter", self.max_iter)
+        check_size("batch_size", self.batch_size)
+        check_size("patience", self.patience)
+        check_scalar(self.dropout, "dropout", Real, min_val=0, max_val=1, include_boundaries="left")
+        check_scalar(
+            self.validation_fraction,
+            "validation_fraction",
+            Real,
+            min_val=0,
+            max_val=1,
+            include_boundaries="neither",
+        )
+
+    def _new_rng(self) -> np.random.Generator:
+        """Return the generator of this fit; `random_state` is scikit-learn's older kind."""
+        seed = check_random_state(self.random_state).randint(2**32, dtype=np.uint32)
+        return np.random.default_rng(seed)
+
+    def _start(self, input_size: int, output_size: int, steps: int = 0) -> None:
+        """Make the network and its optimiser."""
+        self._network = Network(
+            "lstm",
+            input_size,
+            output_size,
+            steps=steps,
+            dropout=self.dropout,
+            rng=self._rng,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+        )
+        self._optimizer = AdamW(
+            self._network.modules, lr=self.learning_rate, weight_decay=self.weight_decay
+        )
+        self.n_iter_ = 0
+        self.loss_curve_: list[float] = []
+        self.validation_loss_curve_: list[float] = []
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_network")
+
+    def _epoch_options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "max_grad_norm": self.max_grad_norm,
+            "rng": self._rng,
+        }
+
+    def _train(self, data: Data, loss: Loss, validation: Data | None) -> None:
+        """Train the network that `_start` made."""
+        self.loss_curve_, self.validation_loss_curve_ = train(
+            self._network,
+            self._optimizer,
+            data,
+            loss,
+            epochs=self.max_iter,
+            validation=validation,
+            patience=self.patience,
+            verbose=self.verbose,
+            **self._epoch_options(),
+        )
+        self.n_iter_ = len(self.loss_curve_)
+
+    def _train_once_more(self, data: Data, loss: Loss) -> None:
+        value = train_epoch(self._network, self._optimizer, data, loss, **self._epoch_options())
+        self.loss_curve_.append(value)
+        self.n_iter_ += 1
+
+
+class Columns:
+    """The mean and standard deviation of columns, NaN left out; 0 and 1 if not `standardize`."""
+
+    def __init__(self, rows: NDArray, standardize: bool = True) -> None:
+        self.mean = np.zeros(rows.shape[1])
+        self.scale = np.ones(rows.shape[1])
+        if standardize:
+            known = ~np.isnan(rows)
+            count = np.maximum(known.sum(axis=0), 1)
+            self.mean = rows.sum(axis=0, dtype=np.float64, where=known) / count
+            deviation = rows - self.mean
+            variance = np.square(deviation).sum(axis=0, where=known) / count
+            # a constant column, whose deviations are rounding errors, stays as it is
+            varies = variance > np.square(10 * np.finfo(rows.dtype).eps * self.mean)
+            self.scale[varies] = np.sqrt(variance[varies])
+
+    def forward(self, rows: NDArray) -> NDArray[np.float32]:
+        """Return standardised rows."""
+        return ((rows - self.mean) / self.scale).astype(np.float32)
+
+    def backward(self, rows: NDArray) -> NDArray[np.float64]:
+        """Undo it."""
+        return rows * self.scale + self.mean
