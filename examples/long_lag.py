@@ -179,12 +179,12 @@ def run_trial(
 def report(trials: list[Trial]) -> str:
     """Return a row of the table: means over trials that differ in their seeds."""
     first = trials[0]
-    bias = "" if first.forget_bias is None else first.forget_bias
+    bias = f"{first.forget_bias:g}" if isinstance(first.forget_bias, float) else first.forget_bias
     done = [trial for trial in trials if trial.learned]
     wrong = [trial.wrong for trial in trials]
     published = PUBLISHED.get(first.T)
     return (
-        f"{first.T:>5}  {first.cell:<5}{bias:>6}{first.learning_rate:>7g}"
+        f"{first.T:>5}  {first.cell:<5}{bias or '-':>6}{first.learning_rate:>7g}"
         f"{len(done):>6} of {len(trials):<3}"
         f"{np.mean([trial.sequences for trial in trials]):>10,.0f}"
         f"{np.mean([trial.cpu_seconds for trial in trials]):>9.1f}"
@@ -243,7 +243,14 @@ def draw_figures(directory: Path, H: int, learning_rate: float) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--length", type=length, nargs="+", default=list(PUBLISHED), metavar="T")
+    parser.add_argument(
+        "--length",
+        type=length,
+        nargs="+",
+        default=list(PUBLISHED),
+        metavar="T",
+        help="sequences have T to T + T/10 steps",
+    )
     parser.add_argument("--cell", choices=CELLS, nargs="+", default=["lstm"])
     parser.add_argument(
         "--forget-bias",

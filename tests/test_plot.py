@@ -30,7 +30,7 @@ class TestGates:
     @pytest.mark.parametrize(
         ("layer", "names"),
         [
-            (fastlstm.LSTM(I, H, rng=0), "fiogch"),
+            (fastlstm.LSTM(I, H, rng=0), "ifogch"),
             (fastlstm.GRU(I, H, rng=0), "rznh"),
             (fastlstm.RNN(I, H, rng=0), "h"),
         ],

@@ -72,8 +72,8 @@ def gates(
     row = check_size("row", row, least=0)
     if not T or row >= B:
         raise ValueError(f"row: expected one of a trace of {T} steps and {B} rows, got {row}")
-    # gates first, then what they act on: the order of each is the cell's
-    names = sorted(arrays, key=lambda name: name not in GATES)
+    names = [name for name in GATES if name in arrays]
+    names += [name for name in arrays if name not in GATES]
     ax = _axes(ax, (9, 0.6 + 1.1 * len(names)))
     ticks, images = [], {}
     for k, name in enumerate(names):
