@@ -4,14 +4,12 @@ Needs the package ``onnx`` (``pip install fastlstm[onnx]``).
 
 Decisions:
 a) What a node LSTM, GRU or RNN says is translated in one place, `_node`, in both directions.
-b) The text of the operators decides. ONNX Runtime differs from it in two points: ``clip`` does not
-   bound the input of the LSTM's output activation (microsoft/onnxruntime#27224), and a row with
-   length 0 loses its initial state.
+b) The text of the operators decides; where ONNX Runtime differs from it, `export` says so.
 c) Nothing is approximated: what the other side cannot represent is a ValueError that names it.
 """
 
 try:
-    import onnx as _  # the package of ONNX: imports are absolute
+    import onnx  # noqa: F401  the package of ONNX: imports are absolute
 except ImportError as error:
     raise ImportError(
         "fastlstm.onnx needs the package onnx: pip install 'fastlstm[onnx]'"

@@ -34,8 +34,8 @@ class _Recurrent(OpRun):
     ) -> tuple[NDArray, ...]:
         node = read_node(type(self).__name__, attributes)
         weights = check_weights(node, W, R, B, P)
-        initial = {"h_0": initial_h, "c_0": initial_c}
-        initial = {name: state for name, state in initial.items() if state is not None}
+        states_given = {"h_0": initial_h, "c_0": initial_c}
+        initial = {name: state for name, state in states_given.items() if state is not None}
         if node.batch_first:
             X = X.swapaxes(0, 1)
             initial = {name: state.swapaxes(0, 1) for name, state in initial.items()}
@@ -127,7 +127,7 @@ class Backend(BackendBase):
     >>> node = helper.make_node("RNN", ["x", "w", "r"], ["y", "h"], hidden_size=1)
     >>> x, w, r = np.ones((2, 1, 1)), np.ones((1, 1, 1)), np.zeros((1, 1, 1))
     >>> y, h = fastlstm.onnx.Backend.run_node(node, [x, w, r])
-    >>> bool((y == np.tanh(1)).all())
+    >>> np.allclose(y, np.tanh(1))
     True
     """
 

@@ -63,8 +63,12 @@ def export(
 
     Notes
     -----
-    ONNX Runtime (1.32) runs float32 only, does not apply ``clip`` to the input of the LSTM's output
-    activation (microsoft/onnxruntime#27224), and loses the state of a row with length 0.
+    Attributes of ONNX are float32, also in a float64 model.
+
+    What runs the model may fall short of the operators' text. ONNX Runtime (1.32) runs float32
+    only, does not apply ``clip`` to the input of the LSTM's output activation
+    (microsoft/onnxruntime#27224), and loses the state of a row with length 0. OpenVINO (2026.4)
+    ignores peepholes and coupled gates.
 
     Examples
     --------
@@ -130,7 +134,9 @@ class _Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
-        direction = "bidirectional" if layer.bidirectional else "forward"
+        direction = "reverse" if layer.reverse else "forward"
+        if layer.bidirectional:
+            direction = "bidirectional"
         self.attributes = write_attributes(
             layer.cell.upper(), layer._cell_options, layer.hidden_size, direction
         )

@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastlstm._arguments import check_array, check_real
-from fastlstm._options import ACTIVATIONS, ActivationLike, check_activation, check_bound
+from fastlstm._options import ACTIVATIONS, ActivationLike, check_activation, check_bound, shortest
 
 # our order of the gates, and ONNX's (which calls g "c")
 GATES = {"LSTM": ("ifgo", "iofg"), "GRU": ("rzn", "zrn"), "RNN": ("h", "h")}
-ACTIVATIONS_PER_DIRECTION = {"LSTM": 3, "GRU": 2, "RNN": 1}
-DEFAULT_ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+DEFAULT_ACTIVATIONS: dict[str, tuple[ActivationLike, ...]] = {
+    "LSTM": ("sigmoid", "tanh", "tanh"),
+    "GRU": ("sigmoid", "tanh"),
+    "RNN": ("tanh",),
+}
 REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
 # ONNX's name of each activation; ONNX Runtime, and so this module, ignores the case in reading
@@ -78,7 +81,7 @@ def decimal(value: float) -> float:
 def _read_activations(
     kind: str, given: Mapping[str, Any], directions: int
 ) -> Iterable[tuple[ActivationLike, ...]]:
-    per_direction = ACTIVATIONS_PER_DIRECTION[kind]
+    per_direction = len(DEFAULT_ACTIVATIONS[kind])
     names = given.get("activations")
     if not names or (kind == "RNN" and list(names) == ["Tanh", "Tanh"]):
         # the second is the operator RNN's declared default, also for one direction
@@ -90,9 +93,7 @@ def _read_activations(
         )
     parameters = [iter(given.get(f"activation_{name}") or ()) for name in ("alpha", "beta")]
     read = [_read_activation(name, parameters) for name in names]
-    return [
-        tuple(read[d * per_direction : (d + 1) * per_direction]) for d in range(directions)
-    ]
+    return [tuple(read[d * per_direction : (d + 1) * per_direction]) for d in range(directions)]
 
 
 def _read_activation(name: str, parameters: list[Iterator[float]]) -> ActivationLike:
@@ -103,9 +104,7 @@ def _read_activation(name: str, parameters: list[Iterator[float]]) -> Activation
         )
     pairs = zip(parameters, ACTIVATIONS[ours], strict=False)
     numbers = [decimal(next(source, default)) for source, default in pairs]
-    activation = (ours, *numbers) if numbers else ours
-    check_activation("activations", activation)
-    return activation
+    return shortest(check_activation("activations", (ours, *numbers)))
 
 
 def write_attributes(
@@ -137,7 +136,11 @@ class Weights(NamedTuple):
 
 
 def check_weights(
-    node: Node, W: ArrayLike, R: ArrayLike, B: ArrayLike | None, P: ArrayLike | None
+    node: Node,
+    W: ArrayLike,
+    R: ArrayLike,
+    B: ArrayLike | None = None,
+    P: ArrayLike | None = None,
 ) -> Weights:
     """Return a node's weights if they fit together."""
     W, R, D = check_real("W", W), check_real("R", R), len(node.reverse)
@@ -158,24 +161,25 @@ def check_weights(
     )
 
 
-def read_weights(node: Node, weights: Weights, d: int) -> dict[str, NDArray | None]:
-    """Return the arrays of direction `d` as arguments of the array API."""
-    ours, onnx = GATES[node.kind]
-    coupled = node.options[d].get("coupled", False)
-    if coupled:
-        ours = ours.replace("f", "")
-    W, R, B, P = (None if a is None else a[d] for a in weights)
-    arrays = {"w_ih": move_blocks(W, onnx, ours), "w_hh": move_blocks(R, onnx, ours), "b": None}
-    if B is not None:
-        b_input, b_recurrent = (move_blocks(b, onnx, ours) for b in np.split(B, 2))
-        b = b_input + b_recurrent
-        if node.options[d].get("reset_after"):
+def read_weights(node: Node, weights: Weights, d: int) -> dict[str, NDArray]:
+    """Return the arrays that direction `d` has, as arguments of the array API."""
+    options, onnx = node.options[d], GATES[node.kind][1]
+    ours = our_gates(node.kind, options)
+    arrays = {
+        "w_ih": move_blocks(weights.W[d], onnx, ours),
+        "w_hh": move_blocks(weights.R[d], onnx, ours),
+    }
+    if weights.B is not None:
+        b, b_recurrent = (move_blocks(part, onnx, ours) for part in np.split(weights.B[d], 2))
+        if options.get("reset_after"):
             H = len(b) // 3
-            b = np.concatenate([b[: 2 * H], b_input[2 * H :], b_recurrent[2 * H :]])
-        arrays["b"] = b
-    if node.kind == "LSTM":
-        peepholes = None if P is None else move_blocks(P, "iof", "io" if coupled else "ifo")
-        arrays["peephole"] = None if peepholes is None else peepholes.reshape(-1, R.shape[-1])
+            b[: 2 * H] += b_recurrent[: 2 * H]
+            arrays["b"] = np.concatenate([b, b_recurrent[2 * H :]])
+        else:
+            arrays["b"] = b + b_recurrent
+    if weights.P is not None:
+        peephole = move_blocks(weights.P[d], "iof", ours.replace("g", ""))
+        arrays["peephole"] = peephole.reshape(-1, weights.R.shape[2])
     return arrays
 
 
@@ -188,20 +192,22 @@ def write_weights(
     peephole: NDArray | None = None,
 ) -> list[NDArray | None]:
     """Return W, R, B and P of one direction from arguments of the array API."""
-    ours, onnx = GATES[kind]
-    coupled = options.get("coupled", False)
-    if coupled:
-        ours = ours.replace("f", "")
+    ours, onnx = our_gates(kind, options), GATES[kind][1]
     B = P = None
     if b is not None:
-        H = w_hh.shape[1]
-        b_recurrent = np.zeros_like(b[: len(ours) * H])
+        rows = w_hh.shape[0]
+        b_recurrent = np.zeros_like(b[:rows])
         if options.get("reset_after"):
-            b, b_recurrent[2 * H :] = b[: 3 * H], b[3 * H :]
-        B = np.concatenate([move_blocks(each, ours, onnx) for each in (b, b_recurrent)])
+            b, b_recurrent[-w_hh.shape[1] :] = b[:rows], b[rows:]
+        B = np.concatenate([move_blocks(part, ours, onnx) for part in (b, b_recurrent)])
     if peephole is not None:
-        P = move_blocks(peephole.reshape(-1), "io" if coupled else "ifo", "iof")
+        P = move_blocks(peephole.reshape(-1), ours.replace("g", ""), "iof")
     return [move_blocks(w_ih, ours, onnx), move_blocks(w_hh, ours, onnx), B, P]
+
+
+def our_gates(kind: str, options: Mapping[str, Any]) -> str:
+    """Return the gates in our order; a coupled forget gate has no weights."""
+    return GATES[kind][0].replace("f", "" if options.get("coupled") else "f")
 
 
 def move_blocks(a: NDArray, before: str, after: str) -> NDArray:
@@ -216,4 +222,5 @@ def move_blocks(a: NDArray, before: str, after: str) -> NDArray:
     array([1, 2, 0])
     """
     blocks = dict(zip(before, np.split(a, len(before)), strict=True))
-    return np.concatenate([blocks[k] if k in blocks else np.zeros_like(blocks["i"]) for k in after])
+    zeros = np.zeros_like(blocks[before[0]])
+    return np.concatenate([blocks.get(letter, zeros) for letter in after])
