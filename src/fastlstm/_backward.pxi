@@ -51,6 +51,8 @@ cdef struct Backward:            # of a group of rows, or of all
     bint x_flat, dx_direct
     bint split_units
     ptrdiff_t chunk_rows
+    ptrdiff_t chunks            # to go through in one run
+    ptrdiff_t end               # the steps before this one are still to do
     const real *gates
     const real *extra
     const real *h
@@ -298,13 +300,15 @@ cdef void weight_gradients(
             piece.M, panels, rows)
 
 
-cdef void backward_rows(const Backward *job, int thread, int threads) noexcept nogil:
-    """All steps of a group."""
+cdef void backward_rows(Backward *job, int thread, int threads) noexcept nogil:
+    """The next chunks of a group."""
     cdef const Steps *steps = &job.steps
     cdef Share share = share_of(job.size.P, job.split_units, thread, threads)
-    cdef ptrdiff_t s, begin, at, rows, lo, hi, end = steps.count, dy_stride = job.size.R
+    cdef ptrdiff_t s, begin, at, rows, lo, hi, end = job.end, dy_stride = job.size.R, chunk
     cdef const real *dy
-    while end > 0:
+    for chunk in range(job.chunks):
+        if end == 0:
+            break
         begin = chunk_begin(steps, end, job.chunk_rows)
         rows = first_row(steps, end) - first_row(steps, begin)
         lo = rows * thread // threads
@@ -324,6 +328,8 @@ cdef void backward_rows(const Backward *job, int thread, int threads) noexcept n
         weight_gradients(job, begin, end, thread, threads)
         barrier(threads)
         end = begin
+    if thread == 0:
+        job.end = end
 
 
 cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:
@@ -334,8 +340,8 @@ cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:
 
 
 cdef void backward_thread(void *argument, int thread, int threads) noexcept nogil:
-    cdef const Groups *groups = <const Groups *>argument
-    cdef const Backward *job = groups.jobs
+    cdef Groups *groups = <Groups *>argument
+    cdef Backward *job = groups.jobs
     cdef const Piece *piece
     cdef ptrdiff_t first, last, width
     cdef int i, j
@@ -347,6 +353,8 @@ cdef void backward_thread(void *argument, int thread, int threads) noexcept nogi
             backward_rows(&groups.jobs[i], 0, 1)
             i += threads
     barrier(threads)
+    if groups.jobs[0].end > 0:
+        return
     for i in range(groups.count):
         job = &groups.jobs[i]
         for j in range(job.piece_count):
@@ -493,6 +501,9 @@ def backward(
     job.x_flat = is_flat(&job.x, &steps) and flat_stride(&job.x, &steps) >= max(n.I, 1)
     job.dx_direct = is_flat(&job.dx, &steps) and n.I == n.Ip
     job.chunk_rows = max(<ptrdiff_t>LEAST_ROWS, rows_per_chunk(job.D))
+    job.end = steps.count
+    job.chunks = max(<ptrdiff_t>1, <ptrdiff_t>(
+        UNINTERRUPTED / (2.0 * max(job.chunk_rows, B) * n.Z * (n.I + n.R))))
     add_piece(job, FROM_X, n.I, 0, n.N, &dw_ih[0, 0] if n.I else NULL)
     add_piece(job, FROM_H, n.R, job.gradients.h, n.N_h, &dw_hh[0, 0])
     if job.kind == GRU_RESET_BEFORE:
@@ -552,8 +563,12 @@ def backward(
         job.dy = rows_of_group(jobs[0].dy, g, count)
         if dy is None:
             job.dy.data = <real *>job.zeros
-    with nogil:
-        run_team(backward_thread, &groups, threads)
+    while True:
+        with nogil:
+            run_team(backward_thread, &groups, threads)
+        PyErr_CheckSignals()
+        if jobs[0].end == 0:
+            break
     for g in range(count):
         job = &jobs[g]
         store_state(
