@@ -1,11 +1,42 @@
 # Weights as the kernels want them.
 
 
+cdef enum:
+    PARTS = 4                    # of large parameters, which threads share
+
+
+cdef struct Fingerprint:
+    const kernel_table *kernels
+    const real *params
+    ptrdiff_t n
+    int parts
+    real_bits *out              # (parts, fingerprint_reals)
+
+
+cdef void fingerprint_thread(void *argument, int thread, int threads) noexcept nogil:
+    cdef const Fingerprint *job = <const Fingerprint *>argument
+    cdef ptrdiff_t begin, i = thread
+    while i < job.parts:
+        begin = job.n * i // job.parts
+        job.kernels.fingerprint(
+            job.out + i * job.kernels.fingerprint_reals, job.params + begin,
+            job.n * (i + 1) // job.parts - begin)
+        i += threads
+
+
 def fingerprint(const real[::1] params):
     """Bytes that are equal for equal parameters, and otherwise different (see fingerprint.h)."""
-    cdef real_bits out[8 * MOST_LANES]
-    kernels().fingerprint(out, &params[0], params.shape[0])
-    return PyBytes_FromStringAndSize(<char *>out, kernels().fingerprint_reals * sizeof(real_bits))
+    cdef real_bits out[PARTS * 8 * MOST_LANES]
+    cdef ptrdiff_t n = params.shape[0]
+    cdef Fingerprint job = Fingerprint(
+        kernels(), &params[0], n, PARTS if n > 500_000 else 1, out)
+    if job.parts == 1:
+        fingerprint_thread(&job, 0, 1)
+    else:
+        with nogil:
+            run_team(fingerprint_thread, &job, threads_for(n))
+    return PyBytes_FromStringAndSize(
+        <char *>out, job.parts * job.kernels.fingerprint_reals * sizeof(real_bits))
 
 
 cdef struct Sizes:
