@@ -28,8 +28,12 @@ def fingerprint(const real[::1] params):
     """Bytes that are equal for equal parameters, and otherwise different (see fingerprint.h)."""
     cdef real_bits out[PARTS * 8 * MOST_LANES]
     cdef ptrdiff_t n = params.shape[0]
-    cdef Fingerprint job = Fingerprint(
-        kernels(), &params[0], n, PARTS if n > 500_000 else 1, out)
+    cdef Fingerprint job
+    job.kernels = kernels()
+    job.params = &params[0]
+    job.n = n
+    job.parts = PARTS if n > 500_000 else 1
+    job.out = out
     if job.parts == 1:
         fingerprint_thread(&job, 0, 1)
     else:
