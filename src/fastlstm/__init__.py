@@ -19,10 +19,12 @@ from fastlstm.functional import (
     rnn_backward,
     rnn_forward,
 )
-from fastlstm.layers import LSTM
+from fastlstm.layers import GRU, LSTM, RNN
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
     "GRUGradients",
     "GRUOutput",
     "LSTMGradients",

@@ -60,6 +60,8 @@ cdef struct Backward:            # of a group of rows, or of all
     bint x_flat, dx_direct, gather_dy
     bint split_units
     ptrdiff_t chunk_rows
+    ptrdiff_t chunks            # to go through in one run
+    ptrdiff_t end               # the steps before this one are still to do
     const real *gates
     const real *extra
     const real *h
@@ -305,13 +307,15 @@ cdef void weight_gradients(
             piece.M, panels, rows)
 
 
-cdef void backward_rows(const Backward *job, int thread, int threads) noexcept nogil:
-    """All steps of a group."""
+cdef void backward_rows(Backward *job, int thread, int threads) noexcept nogil:
+    """The next chunks of a group."""
     cdef const Steps *steps = &job.steps
     cdef Share share = share_of(job.size.P, job.split_units, thread, threads)
-    cdef ptrdiff_t s, begin, at, rows, lo, hi, end = steps.count, dy_stride = job.size.R
+    cdef ptrdiff_t s, begin, at, rows, lo, hi, end = job.end, dy_stride = job.size.R, chunk
     cdef const real *dy
-    while end > 0:
+    for chunk in range(job.chunks):
+        if end == 0:
+            break
         begin = chunk_begin(steps, end, job.chunk_rows)
         rows = first_row(steps, end) - first_row(steps, begin)
         lo = rows * thread // threads
@@ -331,6 +335,8 @@ cdef void backward_rows(const Backward *job, int thread, int threads) noexcept n
         weight_gradients(job, begin, end, thread, threads)
         barrier(threads)
         end = begin
+    if thread == 0:
+        job.end = end
 
 
 cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:
@@ -341,8 +347,8 @@ cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:
 
 
 cdef void backward_thread(void *argument, int thread, int threads) noexcept nogil:
-    cdef const Groups *groups = <const Groups *>argument
-    cdef const Backward *job = groups.jobs
+    cdef Groups *groups = <Groups *>argument
+    cdef Backward *job = groups.jobs
     cdef const Piece *piece
     cdef ptrdiff_t first, last, width
     cdef int i, j
@@ -354,6 +360,8 @@ cdef void backward_thread(void *argument, int thread, int threads) noexcept nogi
             backward_rows(&groups.jobs[i], 0, 1)
             i += threads
     barrier(threads)
+    if groups.jobs[0].end > 0:
+        return
     for i in range(groups.count):
         job = &groups.jobs[i]
         for j in range(job.piece_count):
@@ -437,6 +445,8 @@ cdef void begin_backward(
     job.x_flat = is_flat(&job.x, steps) and flat_stride(&job.x, steps) >= max(n.I, 1)
     job.dx_direct = is_flat(&job.dx, steps) and n.I == n.Ip
     job.chunk_rows = max(<ptrdiff_t>LEAST_ROWS, rows_per_chunk(job.D))
+    job.chunks = PTRDIFF_MAX
+    job.end = steps.count
     job.db_size = n.N + (n.H if kind == GRU else 0)
     if to.peephole != NULL:
         job.dpeephole_size = (2 if weights.options.coupled else 3) * n.H
@@ -559,6 +569,8 @@ def backward(
         job.zoneout_c_stride = masks.zoneout_c_stride
         job.dropout = masks.dropout
         job.dropout_stride = n.Rp if masks.dropout != NULL else 0
+    job.chunks = max(<ptrdiff_t>1, <ptrdiff_t>(
+        UNINTERRUPTED / (2.0 * max(job.chunk_rows, B) * n.Z * (n.I + n.R))))
     whole_rows = (
         masks is not None or job.kind == LSTM_VARIANT or job.kind == GRU_RESET_BEFORE)
     threads = threads_for(<double>first_row(steps, steps.count) * n.Z * (n.I + n.R) * 2)
@@ -578,8 +590,12 @@ def backward(
         place_backward_workspace(job, &memory)
         load_state(job.dh, n.Rp, None if dh_n is None else dh_n[g::count], &job.steps)
         load_state(job.dc, n.Hp, None if dc_n is None else dc_n[g::count], &job.steps)
-    with nogil:
-        run_team(backward_thread, &groups, threads)
+    while True:
+        with nogil:
+            run_team(backward_thread, &groups, threads)
+        PyErr_CheckSignals()
+        if jobs[0].end == 0:
+            break
     for g in range(count):
         job = &jobs[g]
         store_state(

@@ -73,6 +73,8 @@ cdef struct Forward:
     bint split_units            # threads take hidden units, not rows
     bint fused                  # a step multiplies x_t itself; else x @ W_ih.T is made by the chunk
     ptrdiff_t chunk_rows
+    ptrdiff_t begin             # the steps begin..end are run now
+    ptrdiff_t end
     const real *zeros           # (max(Hp, Rp),)
     real *x_step                # (threads, B, I): rows of one step, where they are not evenly apart
     real *scratch               # (threads, tile_rows, PANEL)
@@ -244,10 +246,10 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
     cdef const Forward *job = <const Forward *>argument
     cdef const Steps *steps = &job.steps
     cdef Share share = share_of(job.size.P, job.split_units, thread, threads)
-    cdef ptrdiff_t Z = job.size.Z, s, before, begin = 0, end
+    cdef ptrdiff_t Z = job.size.Z, s, before, begin = job.begin, end
     cdef real *z = NULL
-    while begin < steps.count:
-        end = chunk_end(steps, begin, job.chunk_rows)
+    while begin < job.end:
+        end = min(chunk_end(steps, begin, job.chunk_rows), job.end)
         before = first_row(steps, begin)
         if not job.fused:
             z = job.gates + before * Z if job.training else job.chunk
@@ -399,7 +401,7 @@ def forward(
     cdef Masks masks = None
     cdef Tape tape = None
     cdef int threads
-    cdef ptrdiff_t j, b
+    cdef ptrdiff_t j, b, span
     begin_forward(&job, &weights.packed, steps, training)
     if zoneout_h is not None or zoneout_c is not None or dropout is not None:
         masks = Masks(schedule, zoneout_h, zoneout_c, dropout, weights)
@@ -434,6 +436,11 @@ def forward(
         memcpy(job.h_n + b * n.R, job.h + j * n.Rp, n.R * sizeof(real))
         if job.c_n != NULL:
             memcpy(job.c_n + b * n.H, job.c + j * n.Hp, n.H * sizeof(real))
-    with nogil:
-        run_team(forward_thread, &job, threads)
+    span = max(<ptrdiff_t>1, <ptrdiff_t>(UNINTERRUPTED / (<double>B * n.Z * (n.I + n.R))))
+    while job.end < steps.count:
+        job.begin = job.end
+        job.end = min(steps.count, job.begin + span)
+        with nogil:
+            run_team(forward_thread, &job, threads)
+        PyErr_CheckSignals()
     return tape

@@ -346,6 +346,7 @@ cdef void run_forward(State *state, Forward *job, const void *x, void *y) noexce
     copy_array(job.h, n.Rp, h, stride, B, n.Rp)
     if has_c(job):
         copy_array(job.c, n.Hp, state.job.c, n.Hp, B, n.Hp)
+    job.end = T
     forward_thread(job, 0, 1)
     copy_array(h, stride, job.h_n, n.R, B, n.R)
     if has_c(job):

@@ -12,6 +12,7 @@
 # e) Arguments have been checked: shapes fit, the last dimension of x, y, dy, dx is contiguous.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY
 from libc.stdint cimport PTRDIFF_MAX
 from libc.string cimport memcpy, memset
@@ -24,6 +25,7 @@ include "_kernels/_table.pxi"
 
 cdef enum:
     CHUNK_BYTES = 256 << 10  # of gates; a part of any L2
+    UNINTERRUPTED = 1 << 30  # multiply-adds between looks for Ctrl-C, some 20 ms on one core
     MOST_LANES = 16
 
 
@@ -38,4 +40,5 @@ include "_forward.pxi"
 include "_backward.pxi"
 include "_stream.pxi"
 include "_plan.pxi"
+include "_trace.pxi"
 include "_probe.pxi"
