@@ -532,7 +532,8 @@ table.tape_size = tape_size
 table.forward_tape = forward_tape
 table.backward = backward_call
 
-cdef const char *CAPSULE = "fastlstm._C_API_float32"
+cdef const char *CAPSULE = "fastlstm.capi.capsule_f32"
 if sizeof(real) == sizeof(double):
-    CAPSULE = "fastlstm._C_API_float64"
-C_API = PyCapsule_New(&table, CAPSULE, NULL)
+    CAPSULE = "fastlstm.capi.capsule_f64"
+C_API_CAPSULE = PyCapsule_New(&table, CAPSULE, NULL)
+C_API_ADDRESS = <size_t>&table

@@ -197,7 +197,7 @@ static const fastlstm_api *fastlstm_f64 FASTLSTM_MAYBE_UNUSED = NULL;
  * with ImportError set: fastlstm is not installed, or not one that this header is for. */
 static inline FASTLSTM_MAYBE_UNUSED int fastlstm_import(void)
 {
-    static const char *const names[2] = {"fastlstm._C_API_float32", "fastlstm._C_API_float64"};
+    static const char *const names[2] = {"fastlstm.capi.capsule_f32", "fastlstm.capi.capsule_f64"};
     const fastlstm_api *found[2];
     int i;
     for (i = 0; i < 2; i++) {
