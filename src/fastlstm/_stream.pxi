@@ -107,7 +107,7 @@ cdef class Stream:
         cdef Share share
         cdef Forward *job
         cdef real *h = <real *>x
-        cdef ptrdiff_t l, b, stride
+        cdef ptrdiff_t l, b, stride = 0
         for l in range(self.L):
             job = &self.jobs[l]
             share = Share(0, 1, 0, job.size.P)
