@@ -60,7 +60,7 @@ def make_model(nodes, inputs, outputs):
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-def test_all_18_recurrent_node_tests_of_onnx_pass():
+def test_all_recurrent_node_tests_of_onnx_pass():
     from onnx.backend.test import BackendTest
 
     with warnings.catch_warnings():
@@ -70,7 +70,7 @@ def test_all_18_recurrent_node_tests_of_onnx_pass():
     result = unittest.TestResult()
     tests.test_suite.run(result)
     assert result.failures == result.errors == []
-    assert result.testsRun - len(result.skipped) == 18
+    assert result.testsRun - len(result.skipped) >= 12  # as many has onnx 1.17; 1.23 has 18
 
 
 ATTRIBUTES = [

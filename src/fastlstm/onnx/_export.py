@@ -66,9 +66,9 @@ def export(
     Attributes of ONNX are float32, also in a float64 model.
 
     What runs the model may fall short of the operators' text. ONNX Runtime (1.32) runs float32
-    only, does not apply ``clip`` to the input of the LSTM's output activation
-    (microsoft/onnxruntime#27224), and loses the state of a row with length 0. OpenVINO (2026.4)
-    ignores peepholes and coupled gates.
+    only and loses the state of a row with length 0; OpenVINO (2026.4) ignores peepholes and coupled
+    gates; both do not apply ``clip`` to the input of the LSTM's output activation
+    (microsoft/onnxruntime#27224).
 
     Examples
     --------
@@ -213,8 +213,10 @@ class _Builder:
         """Return the names of W, R, B and P of layer `k`, "" for what it does not have."""
         layer, kind = self.layer, self.layer.cell.upper()
         directions = [
-            write_weights(kind, layer._cell_options, **layer._by_kind(layer.params, suffix))
-            for suffix in layer._suffixes(k)
+            write_weights(
+                kind, layer._cell_options, **{a: layer.params[name] for a, name in names.items()}
+            )
+            for names in layer._names[k]
         ]
         return [
             "" if arrays[0] is None else self._constant(f"{name} l{k}", np.stack(arrays))

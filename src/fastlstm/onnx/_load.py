@@ -132,8 +132,8 @@ def make_layer(stack: Sequence[Part]) -> Any:
         **options,
     )
     for k, part in enumerate(stack):
-        for d, suffix in enumerate(layer._suffixes(k)):
+        for d, names in enumerate(layer._names[k]):
             arrays = read_weights(part.node, part.weights, d)
-            for name, param in layer._by_kind(layer.params, suffix).items():
-                param[...] = arrays.get(name, 0)
+            for argument, name in names.items():
+                layer.params[name][...] = arrays.get(argument, 0)
     return layer
