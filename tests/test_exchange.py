@@ -164,6 +164,20 @@ def test_malformed_source(torch):
         from_torch({})
 
 
+@pytest.mark.parametrize("name", ["dtype", "forget_bias", "peepholes", "reset_after"])
+def test_options_that_do_not_exist(name):
+    state_dict = to_torch(fastlstm.LSTM(I, H))
+    with pytest.raises(TypeError, match=f"{name}: expected one of input_size, "):
+        from_torch(state_dict, **{name: True})
+
+
+def test_options_that_arrays_contradict():
+    state_dict = to_torch(fastlstm.LSTM(I, H))
+    for name, value in {"hidden_size": 2 * H, "num_layers": 2, "bidirectional": True}.items():
+        with pytest.raises(ValueError, match=f"expected .*{value}|missing: "):
+            from_torch(state_dict, **{name: value})
+
+
 # --- Keras ----------------------------------------------------------------------------------------
 
 KERAS_CASES = [

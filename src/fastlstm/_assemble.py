@@ -34,7 +34,8 @@ def assemble(
     params : mapping
         All of the layer's, under its names, of one dtype.
     config : mapping
-        Arguments of the constructor, sizes included, but for ``dtype``.
+        Arguments of the constructor, sizes included, but for ``dtype`` and ``forget_bias``, on
+        which the parameters decide.
 
     Raises
     ------
@@ -55,6 +56,10 @@ def assemble(
             f"num_layers: expected no more than the {len(params)} parameters there are, "
             f"got {sizes['num_layers']}"
         )
+    known = [*CELLS[cell](1, 1)._config(), "rng"]
+    for name in config:
+        if name not in known:
+            raise TypeError(f"{name}: expected one of {', '.join(known)}")
     smallest = {name: min(size, 1) for name, size in sizes.items()}
     layer = CELLS[cell](**{**config, **smallest}, dtype=dtype)
     vars(layer).update(sizes)
