@@ -1,6 +1,7 @@
 """What `LSTM`, `GRU` and `RNN` share, and their options: against the reference, layer by layer."""
 
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -261,3 +262,30 @@ def test_zoneout_keeps_the_old_state_where_it_is_drawn():
 
 def test_public_names():
     assert {"LSTM", "GRU", "RNN", "gru_forward", "rnn_backward"} <= set(fastlstm.__all__)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="signals of POSIX")
+@pytest.mark.parametrize("call", ["__call__", "forward", "backward"])
+def test_a_signal_ends_a_long_call_and_leaves_the_layer_as_it_was(rng, call):
+    class InterruptedError(Exception):
+        pass
+
+    def interrupt(*_):
+        raise InterruptedError
+
+    lstm = LSTM(128, 128, rng=0)
+    x = normal(rng, (2000, 64, 128), np.float32)
+    short = lstm(x[:3])[0]
+    arguments = (x,)
+    if call == "backward":
+        y, _, tape = lstm.forward(x)
+        arguments = (tape, y)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        with pytest.raises(InterruptedError):
+            getattr(lstm, call)(*arguments)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert_same_bits(lstm(x[:3])[0], short)

@@ -45,7 +45,7 @@ cdef class Stream:
         for l in range(self.L):
             job = &jobs[l]
             weights = self.layer._pack(l, 0, False)
-            begin_forward(job, weights, &schedule.steps, False)
+            begin_forward(job, &weights.packed, &schedule.steps, False)
             expected = self.layer._expected_zoneout()
             if expected != (None, None):
                 masks = Masks(schedule, expected[0], expected[1], None, weights)
