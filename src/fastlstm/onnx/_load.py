@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fastlstm.layers import GRU, LSTM, RNN
+from fastlstm.layers import CELLS
 from fastlstm.onnx._graph import Graph, read_model
 from fastlstm.onnx._node import read_weights
 from fastlstm.onnx._parts import Part, find_parts
-
-LAYERS: dict[str, Any] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 
 
 def load(source: Any) -> Any:
@@ -119,7 +117,7 @@ def make_layer(stack: Sequence[Part]) -> Any:
         )
     if node.kind == "LSTM":
         options = options | {"peephole": any(part.weights.P is not None for part in stack)}
-    layer = LAYERS[node.kind](
+    layer: Any = CELLS[node.kind.lower()](
         weights.W.shape[2],
         weights.R.shape[2],
         len(stack),
