@@ -13,6 +13,7 @@ from fastlstm._results import (
 )
 from fastlstm._runtime import get_num_threads, set_num_threads, show_config
 from fastlstm._version import __version__
+from fastlstm.capi import get_include
 from fastlstm.functional import (
     gru_backward,
     gru_forward,
@@ -34,6 +35,7 @@ __all__ = [
     "RNNGradients",
     "RNNOutput",
     "__version__",
+    "get_include",
     "get_num_threads",
     "gru_backward",
     "gru_forward",

@@ -13,8 +13,9 @@ cdef class Masks:
     cdef ptrdiff_t zoneout_c_stride
     cdef const real *dropout    # (B, Rp), or NULL
 
-    def __cinit__(self, Schedule schedule, zoneout_h, zoneout_c, dropout, Weights weights):
+    def __cinit__(self, Schedule schedule, zoneout_h, zoneout_c, dropout, Weights of):
         cdef const Steps *steps = &schedule.steps
+        cdef const Packed *weights = &of.packed
         self.buffers = []
         if zoneout_h is not None:
             self.zoneout_h = self.gather(
@@ -282,18 +283,20 @@ cdef class Tape:
     cdef real *c
 
 
-cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept:
+cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept nogil:
     return max(<ptrdiff_t>1, <ptrdiff_t>(CHUNK_BYTES // (Z * sizeof(real))))
 
 
-cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n) noexcept:
+cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n) noexcept nogil:
     """Whether a step should multiply x_t itself: there is next to nothing to multiply, or enough
     rows to make up for reading W_ih at each step, and a cache for both weights.
     """
     return n.I <= 4 or (rows >= 6 and (n.I + n.R) * n.Z * sizeof(real) <= (1 << 20))
 
 
-cdef void begin_forward(Forward *job, Weights weights, const Steps *steps, bint training) noexcept:
+cdef void begin_forward(
+    Forward *job, const Packed *weights, const Steps *steps, bint training,
+) noexcept nogil:
     """Set what follows from weights and steps alone."""
     memset(job, 0, sizeof(Forward))
     job.kernels = weights.kernels
@@ -319,69 +322,63 @@ cdef void set_masks(Forward *job, Masks masks) noexcept:
         job.kind = LSTM_VARIANT
 
 
-cdef Buffer take_forward_workspace(Forward *job, int threads):
+cdef void place_forward_workspace(Forward *job, int threads, Memory *memory) noexcept nogil:
     """Memory for all that does not stay: in training, the tape has the rest."""
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count), B = job.steps.B
-    cdef ptrdiff_t sizes[9]
-    cdef real *pieces[9]
-    cdef size_t total = 0
-    cdef bint lone = not job.training
-    cdef int i
+    cdef bint wants_gates = job.kind != LSTM and job.kind != GRU
     rows = min(rows, max(job.chunk_rows, B))
-    sizes[:] = [
-        max(n.Hp, n.Rp),
-        threads * B * n.I if job.steps.order != NULL else 0,
-        threads * job.kernels.tile_rows * 4 * job.kernels.lanes,
-        rows * n.Z if lone and not job.fused else 0,
-        B * n.Z if lone and job.kind != LSTM and job.kind != GRU else 0,
-        B * job.parts.size if lone and job.kind != LSTM else 0,
-        B * n.Rp if job.dropout != NULL else 0,
-        3 * B * n.Rp if lone else 0,
-        B * n.Hp if lone else 0]
-    for i in range(9):
-        total += padded(sizes[i] * sizeof(real))
-    cdef Buffer buffer = Buffer(total)
-    for i in range(9):
-        pieces[i] = <real *>buffer.take(sizes[i] * sizeof(real))
-    memset(pieces[0], 0, sizes[0] * sizeof(real))
-    job.zeros = pieces[0]
-    job.x_step = pieces[1]
-    job.scratch = pieces[2]
-    job.chunk = pieces[3]
-    job.u = pieces[6]
-    if lone:
-        job.gates = pieces[4] if sizes[4] else NULL
-        job.extra = pieces[5]
-        job.h = pieces[7]
-        job.c = pieces[8]
+    job.zeros = take_zeros(memory, max(n.Hp, n.Rp))
+    job.x_step = take(memory, threads * B * n.I if job.steps.order != NULL else 0)
+    job.scratch = take(memory, threads * job.kernels.tile_rows * 4 * job.kernels.lanes)
+    job.u = take(memory, B * n.Rp if job.dropout != NULL else 0)
+    if not job.training:
+        job.chunk = take(memory, rows * n.Z if not job.fused else 0)
+        job.gates = take(memory, B * n.Z) if wants_gates else NULL
+        job.extra = take(memory, B * job.parts.size if job.kind != LSTM else 0)
         # columns beyond R and H are read, and stay as they are
-        memset(job.h, 0, sizes[7] * sizeof(real))
-        memset(job.c, 0, sizes[8] * sizeof(real))
+        job.h = take_zeros(memory, 3 * B * n.Rp)
+        job.c = take_zeros(memory, B * n.Hp)
+
+
+cdef Buffer take_forward_workspace(Forward *job, int threads):
+    cdef Memory memory = Memory(NULL, 0)
+    place_forward_workspace(job, threads, &memory)
+    cdef Buffer buffer = Buffer(memory.taken)
+    memory = memory_of(buffer, memory.taken)
+    place_forward_workspace(job, threads, &memory)
     return buffer
 
 
-cdef Tape start_tape(Forward *job, Weights weights, Schedule schedule, Masks masks, object x):
+cdef void place_tape(Forward *job, Memory *memory) noexcept nogil:
+    """Memory for what training keeps."""
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t B = job.steps.B, rows = first_row(&job.steps, job.steps.count)
-    cdef ptrdiff_t E = job.parts.size if job.kind != LSTM else 0
-    cdef bint has_c = job.kind == LSTM or job.kind == LSTM_VARIANT
+    job.gates = take(memory, rows * n.Z)
+    job.extra = take(memory, rows * job.parts.size if job.kind != LSTM else 0)
+    job.h = take(memory, (B + rows) * n.Rp)
+    job.c = NULL
+    if job.kind == LSTM or job.kind == LSTM_VARIANT:
+        job.c = take(memory, (B + rows) * n.Hp)
+
+
+cdef Tape start_tape(Forward *job, Weights weights, Schedule schedule, Masks masks, object x):
+    cdef Memory memory = Memory(NULL, 0)
     cdef Tape tape = Tape()
     tape.weights = weights
     tape.schedule = schedule
     tape.masks = masks
     tape.kind = job.kind
     tape.x = x
-    tape.nbytes = (
-        padded(rows * n.Z * sizeof(real)) + padded(rows * E * sizeof(real))
-        + padded((B + rows) * n.Rp * sizeof(real))
-        + (padded((B + rows) * n.Hp * sizeof(real)) if has_c else 0))
-    tape.buffer = Buffer(tape.nbytes)
-    tape.gates = job.gates = <real *>tape.buffer.take(rows * n.Z * sizeof(real))
-    tape.extra = job.extra = <real *>tape.buffer.take(rows * E * sizeof(real))
-    tape.h = job.h = <real *>tape.buffer.take((B + rows) * n.Rp * sizeof(real))
-    if has_c:
-        tape.c = job.c = <real *>tape.buffer.take((B + rows) * n.Hp * sizeof(real))
+    place_tape(job, &memory)
+    tape.nbytes = memory.taken
+    tape.buffer = Buffer(memory.taken)
+    memory = memory_of(tape.buffer, memory.taken)
+    place_tape(job, &memory)
+    tape.gates = job.gates
+    tape.extra = job.extra
+    tape.h = job.h
+    tape.c = job.c
     return tape
 
 
@@ -398,14 +395,14 @@ def forward(
     cdef ptrdiff_t B = x.shape[1], rows
     cdef Schedule schedule = Schedule(x.shape[0], B, lengths, reverse)
     cdef const Steps *steps = &schedule.steps
-    cdef const Sizes *n = &weights.size
+    cdef const Sizes *n = &weights.packed.size
     cdef Forward job
     cdef Buffer buffer
     cdef Masks masks = None
     cdef Tape tape = None
     cdef int threads
     cdef ptrdiff_t j, b, span
-    begin_forward(&job, weights, steps, training)
+    begin_forward(&job, &weights.packed, steps, training)
     if zoneout_h is not None or zoneout_c is not None or dropout is not None:
         masks = Masks(schedule, zoneout_h, zoneout_c, dropout, weights)
         set_masks(&job, masks)

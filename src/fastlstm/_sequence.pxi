@@ -18,7 +18,8 @@ from libc.stdint cimport PTRDIFF_MAX
 from libc.string cimport memcpy, memset
 
 from fastlstm._blas cimport gemm
-from fastlstm._runtime cimport Buffer, barrier, kernels_of, padded, run_team, threads_for
+from fastlstm._runtime cimport (
+    Buffer, barrier, free_block, kernels_of, padded, run_team, take_block, threads_for)
 
 include "_kernels/_table.pxi"
 
@@ -28,14 +29,16 @@ cdef enum:
     MOST_LANES = 16
 
 
-cdef const kernel_table *kernels() noexcept:
+cdef const kernel_table *kernels() noexcept nogil:
     return <const kernel_table *>kernels_of(sizeof(real) == sizeof(double))
 
 
+include "_memory.pxi"
 include "_steps.pxi"
 include "_weights.pxi"
 include "_forward.pxi"
 include "_backward.pxi"
 include "_stream.pxi"
+include "_plan.pxi"
 include "_trace.pxi"
 include "_probe.pxi"
