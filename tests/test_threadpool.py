@@ -76,6 +76,13 @@ def test_registered_with_the_import(statements):
     assert ("fastlstm" in out.stdout) == registered
 
 
+def test_registered_with_the_estimators():
+    pytest.importorskip("sklearn")
+    code = "import fastlstm.estimators as e, threadpoolctl; print(threadpoolctl.threadpool_info())"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "'user_api': 'fastlstm'" in out.stdout
+
+
 def test_fastlstm_alone_imports_no_threadpoolctl():
     code = "import sys, fastlstm; sys.exit('threadpoolctl' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,7 +1,7 @@
 """Our threads in `threadpoolctl`, which shows and limits the thread pools of a process.
 
 Importing this module registers them. ``import fastlstm`` does it by itself if threadpoolctl has
-been imported before. Needs threadpoolctl 3.2 or later.
+been imported before, and so does `fastlstm.estimators`. Needs threadpoolctl 3.2 or later.
 
 Decisions:
 a) ``user_api`` is "fastlstm": ``threadpool_limits(1)`` limits every pool, ours too, while a limit
