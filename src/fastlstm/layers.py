@@ -389,3 +389,6 @@ class RNN(Recurrent):
             "nonlinearity": shortest(self.nonlinearity),
             "clip": self._cell_options["clip"],
         }
+
+
+CELLS: dict[str, type[LSTM | GRU | RNN]] = {layer.cell: layer for layer in (LSTM, GRU, RNN)}
