@@ -1,6 +1,7 @@
 """What `LSTM`, `GRU` and `RNN` share, and their options: against the reference, layer by layer."""
 
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -71,9 +72,8 @@ def by_reference(layer, x, state, lengths):
             given = {a: layer.params.get(f"{kind}_{suffix}") for kind, a in KINDS.items()}
             given = {a: value for a, value in given.items() if value is not None}
             initial = dict(zip(("h_0", "c_0"), (part[i] for part in parts(state)), strict=False))
-            y, *final, _ = run(
-                x, **given, **initial, lengths=lengths, reverse=direction == 1, **options
-            )
+            reverse = layer.reverse or direction == 1
+            y, *final, _ = run(x, **given, **initial, lengths=lengths, reverse=reverse, **options)
             outputs.append(y)
             finals.append(final)
             i += 1
@@ -95,6 +95,34 @@ def test_a_stack_in_both_directions_is_what_the_reference_computes(
     y, final = layer(x.swapaxes(0, 1) if batch_first else x, state, lengths=lengths)
     tolerance = {np.dtype(np.float32): 1e-4}.get(dtype)
     assert_close((y.swapaxes(0, 1) if batch_first else y, final), desired, tolerance)
+
+
+@layers
+@ragged
+def test_a_reverse_stack_is_what_the_reference_computes(rng, name, ragged):
+    layer = make(name, num_layers=2, reverse=True)
+    x, state = normal(rng, (T, B, I)), random_state(rng, layer)
+    lengths = some_lengths(rng, T, B) if ragged else None
+    assert_close(layer(x, state, lengths=lengths), by_reference(layer, x, state, lengths))
+
+
+@pytest.mark.parametrize("name", ["lstm everything", "gru", "rnn"])
+@ragged
+def test_a_reverse_layer_is_the_second_half_of_a_bidirectional_one(isa, dtype, rng, name, ragged):
+    both, layer = make(name, dtype, bidirectional=True), make(name, dtype, reverse=True)
+    for key, param in layer.params.items():
+        param[...] = both.params[f"{key}_reverse"]
+    x, R = normal(rng, (T, B, I), dtype), layer.output_size
+    lengths = some_lengths(rng, T, B) if ragged else None
+    y, _, tape = layer.forward(x, lengths=lengths)
+    y_both, _, tape_both = both.forward(x, lengths=lengths)
+    assert_same_bits(y, np.ascontiguousarray(y_both[:, :, R:]))
+    dy = np.zeros_like(y_both)
+    dy[:, :, R:] = normal(rng, y.shape, dtype)
+    gradients, desired = layer.backward(tape, dy[:, :, R:]), both.backward(tape_both, dy)
+    for key, gradient in gradients.params.items():
+        assert_same_bits(gradient, desired.params[f"{key}_reverse"])
+    assert_same_bits(layer.trace(x)["l0"]["h"], both.trace(x)["l0_reverse"]["h"])
 
 
 @layers
@@ -261,3 +289,30 @@ def test_zoneout_keeps_the_old_state_where_it_is_drawn():
 
 def test_public_names():
     assert {"LSTM", "GRU", "RNN", "gru_forward", "rnn_backward"} <= set(fastlstm.__all__)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="signals of POSIX")
+@pytest.mark.parametrize("call", ["__call__", "forward", "backward"])
+def test_a_signal_ends_a_long_call_and_leaves_the_layer_as_it_was(rng, call):
+    class InterruptedError(Exception):
+        pass
+
+    def interrupt(*_):
+        raise InterruptedError
+
+    lstm = LSTM(128, 128, rng=0)
+    x = normal(rng, (2000, 64, 128), np.float32)
+    short = lstm(x[:3])[0]
+    arguments = (x,)
+    if call == "backward":
+        y, _, tape = lstm.forward(x)
+        arguments = (tape, y)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        with pytest.raises(InterruptedError):
+            getattr(lstm, call)(*arguments)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert_same_bits(lstm(x[:3])[0], short)

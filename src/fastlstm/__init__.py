@@ -1,5 +1,7 @@
 """fastlstm: the fastest LSTM on a CPU, for training and for inference."""
 
+import sys
+
 from fastlstm import reference
 from fastlstm._results import (
     GRUGradients,
@@ -11,6 +13,7 @@ from fastlstm._results import (
 )
 from fastlstm._runtime import get_num_threads, set_num_threads, show_config
 from fastlstm._version import __version__
+from fastlstm.capi import get_include
 from fastlstm.functional import (
     gru_backward,
     gru_forward,
@@ -32,6 +35,7 @@ __all__ = [
     "RNNGradients",
     "RNNOutput",
     "__version__",
+    "get_include",
     "get_num_threads",
     "gru_backward",
     "gru_forward",
@@ -43,3 +47,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+# who has threadpoolctl wants all threads under its control; register came with its version 3.2
+if hasattr(sys.modules.get("threadpoolctl"), "register"):
+    from fastlstm import threadpool  # noqa: F401

@@ -63,8 +63,8 @@ def run_forward(
     With a segment's length, the tape is `Checkpoints`.
     """
     x = readable(x)
+    masks = (zoneout_h, zoneout_c, dropout_h)
     if segment and training:
-        masks = (zoneout_h, zoneout_c, dropout_h)
         tape = Checkpoints(core, weights, x, lengths, reverse, segment, masks, [])
         tape.forward(y, h_0, c_0, h_n, c_n)
         return tape
@@ -73,6 +73,13 @@ def run_forward(
     if lengths is not None:
         y[...] = 0
     turned = reverse and lengths is None
+    rates: tuple[Any, ...] = ()
+    if zoneout_h is not None or zoneout_c is not None or dropout_h is not None:
+        rates = (
+            _zoneout(zoneout_h, turned),
+            _zoneout(zoneout_c, turned),
+            readable_or_none(dropout_h),
+        )
     return core.forward(
         weights,
         x,
@@ -84,9 +91,7 @@ def run_forward(
         y,
         h_n,
         c_n,
-        _zoneout(zoneout_h, turned),
-        _zoneout(zoneout_c, turned),
-        readable_or_none(dropout_h),
+        *rates,
     )
 
 

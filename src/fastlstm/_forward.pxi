@@ -13,8 +13,9 @@ cdef class Masks:
     cdef ptrdiff_t zoneout_c_stride
     cdef const real *dropout    # (B, Rp), or NULL
 
-    def __cinit__(self, Schedule schedule, zoneout_h, zoneout_c, dropout, Weights weights):
+    def __cinit__(self, Schedule schedule, zoneout_h, zoneout_c, dropout, Weights of):
         cdef const Steps *steps = &schedule.steps
+        cdef const Packed *weights = &of.packed
         self.buffers = []
         if zoneout_h is not None:
             self.zoneout_h = self.gather(
@@ -72,6 +73,8 @@ cdef struct Forward:
     bint split_units            # threads take hidden units, not rows
     bint fused                  # a step multiplies x_t itself; else x @ W_ih.T is made by the chunk
     ptrdiff_t chunk_rows
+    ptrdiff_t begin             # the steps begin..end are run now
+    ptrdiff_t end
     const real *zeros           # (max(Hp, Rp),)
     real *x_step                # (threads, B, I): rows of one step, where they are not evenly apart
     real *scratch               # (threads, tile_rows, PANEL)
@@ -127,22 +130,29 @@ cdef const real *share_of_x(
     return x_step
 
 
-cdef forward_step one_step(const Forward *job, const Share *share) noexcept nogil:
-    """What all steps of a share have in common."""
-    cdef forward_step todo
-    memset(&todo, 0, sizeof(todo))
-    todo.I = job.size.I
-    todo.H = job.size.H
-    todo.R = job.size.R
+cdef void begin_steps(
+    forward_step *todo, const Forward *job, const Share *share, int thread,
+) noexcept nogil:
+    """Set what all steps of a share have in common, for aim_step to do the rest."""
+    cdef const Sizes *n = &job.size
+    cdef ptrdiff_t step = share.row_step
+    memset(todo, 0, sizeof(forward_step))
+    todo.I = n.I if job.fused else 0
+    todo.H = n.H
+    todo.R = n.R
     todo.first = share.first_panel
     todo.last = share.last_panel
     todo.init = job.b
     todo.w_ih = job.w_ih
     todo.w_hh = job.w_hh
+    todo.c_stride = step * n.Hp
+    todo.gates_stride = step * n.Z
+    todo.extra_stride = step * job.parts.size
+    todo.zoneout_c_stride = step * job.zoneout_c_stride
     todo.options = job.options
     todo.parts = job.parts
     todo.zeros = job.zeros
-    return todo
+    todo.z = job.scratch + thread * job.kernels.tile_rows * 4 * job.kernels.lanes
 
 
 cdef void project(
@@ -151,9 +161,10 @@ cdef void project(
     """z = x @ W_ih.T + b of a share of the steps begin..end."""
     cdef const Steps *steps = &job.steps
     cdef ptrdiff_t s
-    cdef forward_step todo = one_step(job, share)
+    cdef forward_step todo
+    begin_steps(&todo, job, share, thread)
+    todo.I = job.size.I
     todo.gates = z + share.first_row * job.size.Z
-    todo.gates_stride = share.row_step * job.size.Z
     if is_flat(&job.x, steps) and steps.B % share.row_step == 0:
         todo.rows = (end - begin) * (steps.B // share.row_step)
         todo.x = row(&job.x, steps, begin, share.first_row)
@@ -167,22 +178,20 @@ cdef void project(
         todo.gates += alive(steps, s) * job.size.Z
 
 
-cdef void forward_step_of_share(
-    const Forward *job, const Share *share, ptrdiff_t s, const real *z, int thread,
+cdef void aim_step(
+    forward_step *todo, const Forward *job, const Share *share, ptrdiff_t s, const real *z,
+    int thread,
 ) noexcept nogil:
-    """Step s, with z = x_t @ W_ih.T + b unless fused."""
-    cdef const kernel_table *k = job.kernels
+    """Point to what step s reads and writes, with z = x_t @ W_ih.T + b unless fused."""
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t Z = job.size.Z, Hp = job.size.Hp, Rp = job.size.Rp, E = job.parts.size
-    cdef ptrdiff_t first = share.first_row, step = share.row_step, stride, i, j
+    cdef ptrdiff_t Z = job.size.Z, Hp = job.size.Hp, Rp = job.size.Rp
+    cdef ptrdiff_t first = share.first_row, step = share.row_step, stride
     cdef ptrdiff_t before = first_row(steps, s) if job.training else 0
-    cdef forward_step todo = one_step(job, share)
     todo.rows = rows_of_share(share, alive(steps, s))
     todo.descending = s & 1
     if job.fused:
         todo.x = share_of_x(job, share, s, thread, &todo.x_stride)
     else:
-        todo.I = 0
         todo.init = z + first * Z
         todo.init_stride = step * Z
         todo.x = todo.init
@@ -192,29 +201,33 @@ cdef void forward_step_of_share(
     todo.h_stride = step * stride
     todo.u = todo.h_prev
     todo.u_stride = todo.h_prev_stride
-    todo.c = cell_state(job, s) + first * Hp
-    todo.c_prev = cell_state(job, s - 1) + first * Hp
-    todo.c_stride = step * Hp
-    if job.gates != NULL:
-        todo.gates = job.gates + (before + first) * Z
-    todo.gates_stride = step * Z
-    if job.kind != LSTM and job.kind != GRU:
-        todo.extra = job.extra + (before + first) * E
-        todo.extra_stride = step * E
     if job.dropout != NULL:
         todo.u = job.u + first * Rp
         todo.u_stride = step * Rp
+    todo.c = cell_state(job, s) + first * Hp
+    todo.c_prev = cell_state(job, s - 1) + first * Hp
+    if job.gates != NULL:
+        todo.gates = job.gates + (before + first) * Z
+    if job.kind != LSTM and job.kind != GRU:
+        todo.extra = job.extra + (before + first) * job.parts.size
+    if job.zoneout_c != NULL:
+        todo.zoneout_c = job.zoneout_c + (first_row(steps, s) + first) * job.zoneout_c_stride
+
+
+cdef void take_step(
+    const forward_step *todo, const Forward *job, const Share *share, ptrdiff_t s,
+) noexcept nogil:
+    """Step s, that `todo` was aimed at."""
+    cdef const kernel_table *k = job.kernels
+    cdef ptrdiff_t first = share.first_row, step = share.row_step, i, j
+    if job.dropout != NULL:
         for i in range(todo.rows):
             k.multiply(<real *>todo.u + i * todo.u_stride, todo.h_prev + i * todo.h_prev_stride,
-                       job.dropout + (first + i * step) * Rp, job.size.R)
-    if job.zoneout_c != NULL:
-        todo.zoneout_c_stride = step * job.zoneout_c_stride
-        todo.zoneout_c = job.zoneout_c + (first_row(steps, s) + first) * job.zoneout_c_stride
-    todo.z = job.scratch + thread * k.tile_rows * 4 * k.lanes
-    k.forward_step[job.kind](&todo)
+                       job.dropout + (first + i * step) * job.size.Rp, job.size.R)
+    k.forward_step[job.kind](todo)
     if job.zoneout_h != NULL:
         for i in range(todo.rows):
-            j = first_row(steps, s) + first + i * step
+            j = first_row(&job.steps, s) + first + i * step
             k.zoneout(todo.h + i * todo.h_stride, todo.h_prev + i * todo.h_prev_stride,
                       job.zoneout_h + j * job.zoneout_h_stride, job.size.R)
 
@@ -243,17 +256,20 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
     cdef const Forward *job = <const Forward *>argument
     cdef const Steps *steps = &job.steps
     cdef Share share = share_of(job.size.P, job.split_units, thread, threads)
-    cdef ptrdiff_t Z = job.size.Z, s, before, begin = 0, end
+    cdef forward_step todo
+    cdef ptrdiff_t Z = job.size.Z, s, before, begin = job.begin, end
     cdef real *z = NULL
-    while begin < steps.count:
-        end = chunk_end(steps, begin, job.chunk_rows)
+    begin_steps(&todo, job, &share, thread)
+    while begin < job.end:
+        end = min(chunk_end(steps, begin, job.chunk_rows), job.end)
         before = first_row(steps, begin)
         if not job.fused:
             z = job.gates + before * Z if job.training else job.chunk
             project(job, &share, begin, end, z, thread)
         for s in range(begin, end):
-            forward_step_of_share(
-                job, &share, s, z + (first_row(steps, s) - before) * Z, thread)
+            aim_step(
+                &todo, job, &share, s, z + (first_row(steps, s) - before) * Z, thread)
+            take_step(&todo, job, &share, s)
             if job.split_units:
                 barrier(threads)
             hand_out(job, s, thread, threads)
@@ -280,18 +296,20 @@ cdef class Tape:
     cdef real *c
 
 
-cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept:
+cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept nogil:
     return max(<ptrdiff_t>1, <ptrdiff_t>(CHUNK_BYTES // (Z * sizeof(real))))
 
 
-cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n) noexcept:
+cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n) noexcept nogil:
     """Whether a step should multiply x_t itself: there is next to nothing to multiply, or enough
     rows to make up for reading W_ih at each step, and a cache for both weights.
     """
     return n.I <= 4 or (rows >= 6 and (n.I + n.R) * n.Z * sizeof(real) <= (1 << 20))
 
 
-cdef void begin_forward(Forward *job, Weights weights, const Steps *steps, bint training) noexcept:
+cdef void begin_forward(
+    Forward *job, const Packed *weights, const Steps *steps, bint training,
+) noexcept nogil:
     """Set what follows from weights and steps alone."""
     memset(job, 0, sizeof(Forward))
     job.kernels = weights.kernels
@@ -317,69 +335,63 @@ cdef void set_masks(Forward *job, Masks masks) noexcept:
         job.kind = LSTM_VARIANT
 
 
-cdef Buffer take_forward_workspace(Forward *job, int threads):
+cdef void place_forward_workspace(Forward *job, int threads, Memory *memory) noexcept nogil:
     """Memory for all that does not stay: in training, the tape has the rest."""
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count), B = job.steps.B
-    cdef ptrdiff_t sizes[9]
-    cdef real *pieces[9]
-    cdef size_t total = 0
-    cdef bint lone = not job.training
-    cdef int i
+    cdef bint wants_gates = job.kind != LSTM and job.kind != GRU
     rows = min(rows, max(job.chunk_rows, B))
-    sizes[:] = [
-        max(n.Hp, n.Rp),
-        threads * B * n.I if job.steps.order != NULL else 0,
-        threads * job.kernels.tile_rows * 4 * job.kernels.lanes,
-        rows * n.Z if lone and not job.fused else 0,
-        B * n.Z if lone and job.kind != LSTM and job.kind != GRU else 0,
-        B * job.parts.size if lone and job.kind != LSTM else 0,
-        B * n.Rp if job.dropout != NULL else 0,
-        3 * B * n.Rp if lone else 0,
-        B * n.Hp if lone else 0]
-    for i in range(9):
-        total += padded(sizes[i] * sizeof(real))
-    cdef Buffer buffer = Buffer(total)
-    for i in range(9):
-        pieces[i] = <real *>buffer.take(sizes[i] * sizeof(real))
-    memset(pieces[0], 0, sizes[0] * sizeof(real))
-    job.zeros = pieces[0]
-    job.x_step = pieces[1]
-    job.scratch = pieces[2]
-    job.chunk = pieces[3]
-    job.u = pieces[6]
-    if lone:
-        job.gates = pieces[4] if sizes[4] else NULL
-        job.extra = pieces[5]
-        job.h = pieces[7]
-        job.c = pieces[8]
+    job.zeros = take_zeros(memory, max(n.Hp, n.Rp))
+    job.x_step = take(memory, threads * B * n.I if job.steps.order != NULL else 0)
+    job.scratch = take(memory, threads * job.kernels.tile_rows * 4 * job.kernels.lanes)
+    job.u = take(memory, B * n.Rp if job.dropout != NULL else 0)
+    if not job.training:
+        job.chunk = take(memory, rows * n.Z if not job.fused else 0)
+        job.gates = take(memory, B * n.Z) if wants_gates else NULL
+        job.extra = take(memory, B * job.parts.size if job.kind != LSTM else 0)
         # columns beyond R and H are read, and stay as they are
-        memset(job.h, 0, sizes[7] * sizeof(real))
-        memset(job.c, 0, sizes[8] * sizeof(real))
+        job.h = take_zeros(memory, 3 * B * n.Rp)
+        job.c = take_zeros(memory, B * n.Hp)
+
+
+cdef Buffer take_forward_workspace(Forward *job, int threads):
+    cdef Memory memory = Memory(NULL, 0)
+    place_forward_workspace(job, threads, &memory)
+    cdef Buffer buffer = Buffer(memory.taken)
+    memory = memory_of(buffer, memory.taken)
+    place_forward_workspace(job, threads, &memory)
     return buffer
 
 
-cdef Tape start_tape(Forward *job, Weights weights, Schedule schedule, Masks masks, object x):
+cdef void place_tape(Forward *job, Memory *memory) noexcept nogil:
+    """Memory for what training keeps."""
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t B = job.steps.B, rows = first_row(&job.steps, job.steps.count)
-    cdef ptrdiff_t E = job.parts.size if job.kind != LSTM else 0
-    cdef bint has_c = job.kind == LSTM or job.kind == LSTM_VARIANT
+    job.gates = take(memory, rows * n.Z)
+    job.extra = take(memory, rows * job.parts.size if job.kind != LSTM else 0)
+    job.h = take(memory, (B + rows) * n.Rp)
+    job.c = NULL
+    if job.kind == LSTM or job.kind == LSTM_VARIANT:
+        job.c = take(memory, (B + rows) * n.Hp)
+
+
+cdef Tape start_tape(Forward *job, Weights weights, Schedule schedule, Masks masks, object x):
+    cdef Memory memory = Memory(NULL, 0)
     cdef Tape tape = Tape()
     tape.weights = weights
     tape.schedule = schedule
     tape.masks = masks
     tape.kind = job.kind
     tape.x = x
-    tape.nbytes = (
-        padded(rows * n.Z * sizeof(real)) + padded(rows * E * sizeof(real))
-        + padded((B + rows) * n.Rp * sizeof(real))
-        + (padded((B + rows) * n.Hp * sizeof(real)) if has_c else 0))
-    tape.buffer = Buffer(tape.nbytes)
-    tape.gates = job.gates = <real *>tape.buffer.take(rows * n.Z * sizeof(real))
-    tape.extra = job.extra = <real *>tape.buffer.take(rows * E * sizeof(real))
-    tape.h = job.h = <real *>tape.buffer.take((B + rows) * n.Rp * sizeof(real))
-    if has_c:
-        tape.c = job.c = <real *>tape.buffer.take((B + rows) * n.Hp * sizeof(real))
+    place_tape(job, &memory)
+    tape.nbytes = memory.taken
+    tape.buffer = Buffer(memory.taken)
+    memory = memory_of(tape.buffer, memory.taken)
+    place_tape(job, &memory)
+    tape.gates = job.gates
+    tape.extra = job.extra
+    tape.h = job.h
+    tape.c = job.c
     return tape
 
 
@@ -396,14 +408,14 @@ def forward(
     cdef ptrdiff_t B = x.shape[1], rows
     cdef Schedule schedule = Schedule(x.shape[0], B, lengths, reverse)
     cdef const Steps *steps = &schedule.steps
-    cdef const Sizes *n = &weights.size
+    cdef const Sizes *n = &weights.packed.size
     cdef Forward job
     cdef Buffer buffer
     cdef Masks masks = None
     cdef Tape tape = None
     cdef int threads
-    cdef ptrdiff_t j, b
-    begin_forward(&job, weights, steps, training)
+    cdef ptrdiff_t j, b, span
+    begin_forward(&job, &weights.packed, steps, training)
     if zoneout_h is not None or zoneout_c is not None or dropout is not None:
         masks = Masks(schedule, zoneout_h, zoneout_c, dropout, weights)
         set_masks(&job, masks)
@@ -437,6 +449,11 @@ def forward(
         memcpy(job.h_n + b * n.R, job.h + j * n.Rp, n.R * sizeof(real))
         if job.c_n != NULL:
             memcpy(job.c_n + b * n.H, job.c + j * n.Hp, n.H * sizeof(real))
-    with nogil:
-        run_team(forward_thread, &job, threads)
+    span = max(<ptrdiff_t>1, <ptrdiff_t>(UNINTERRUPTED / (<double>B * n.Z * (n.I + n.R))))
+    while job.end < steps.count:
+        job.begin = job.end
+        job.end = min(steps.count, job.begin + span)
+        with nogil:
+            run_team(forward_thread, &job, threads)
+        PyErr_CheckSignals()
     return tape

@@ -11,6 +11,7 @@ d) A subclass names its cell, the shapes of a direction's weights and the option
 """
 
 import inspect
+import math
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -90,6 +91,7 @@ class Recurrent:
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
+        reverse: bool,
         input_dropout: float,
         recurrent_dropout: float,
         zoneout_h: float,
@@ -103,6 +105,9 @@ class Recurrent:
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
         self.bidirectional = bool(bidirectional)
+        self.reverse = bool(reverse)
+        if self.reverse and self.bidirectional:
+            raise ValueError("reverse: expected False for both directions, got True")
         self.dropout = check_probability("dropout", dropout)
         self.input_dropout = check_probability("input_dropout", input_dropout)
         self.recurrent_dropout = check_probability("recurrent_dropout", recurrent_dropout)
@@ -113,7 +118,7 @@ class Recurrent:
             raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
         self._rng = np.random.default_rng(rng)
         bound = 1 / np.sqrt(self.hidden_size)
-        size = sum(int(np.prod(shape)) for shape in self._shapes().values())
+        size = sum(map(math.prod, self._shapes().values()))
         self._own(self._rng.uniform(-bound, bound, size).astype(self.dtype))
 
     def _weight_shapes(self, I: int) -> dict[str, tuple[int, ...]]:
@@ -129,6 +134,9 @@ class Recurrent:
     def num_directions(self) -> int:
         """2 if bidirectional, else 1."""
         return 2 if self.bidirectional else 1
+
+    def _starts_at_end(self, direction: int) -> bool:
+        return self.reverse or direction == 1
 
     # --- parameters -------------------------------------------------------------------------------
 
@@ -147,41 +155,38 @@ class Recurrent:
         }
 
     def _views(self, flat: NDArray) -> dict[str, NDArray]:
-        views, start = {}, 0
-        for name, shape in self._shapes().items():
-            size = int(np.prod(shape))
-            views[name] = flat[start : start + size].reshape(shape)
-            start += size
-        return views
-
-    def _by_kind(self, params: dict[str, NDArray], suffix: str) -> dict[str, NDArray]:
-        """Return one direction's arrays under the names of the array API's arguments."""
-        names = {argument: f"{kind}_{suffix}" for kind, argument in KINDS.items()}
-        return {argument: params[n] for argument, n in names.items() if n in params}
+        return {name: flat[part].reshape(shape) for name, part, shape in self._layout}
 
     def _own(self, flat: NDArray) -> None:
         """Make `flat` the parameters."""
+        self._layout: list[tuple[str, slice, tuple[int, ...]]] = []
+        start = 0
+        for name, shape in self._shapes().items():
+            self._layout.append((name, slice(start, start + math.prod(shape)), shape))
+            start += math.prod(shape)
         self.flat = flat
         self.params = self._views(flat)
-        # per layer and direction: its weights, the part of flat that they are, what is packed
-        self._weights: list[list[dict[str, NDArray]]] = []
+        # per layer and direction: the names of its parameters by the argument that each one is,
+        # the part of flat that they are, what is packed of them
+        self._names: list[list[dict[str, str]]] = []
         self._parts: list[list[NDArray]] = []
         self._packed: list[list[tuple[bytes, Any] | None]] = []
         start = 0
         for layer in range(self.num_layers):
-            weights = [self._by_kind(self.params, suffix) for suffix in self._suffixes(layer)]
-            parts = []
-            for arrays in weights:
-                size = sum(a.size for a in arrays.values())
-                parts.append(flat[start : start + size])
-                start += size
-            self._weights.append(weights)
-            self._parts.append(parts)
+            self._names.append([])
+            self._parts.append([])
             self._packed.append([None] * self.num_directions)
+            for suffix in self._suffixes(layer):
+                names = {argument: f"{kind}_{suffix}" for kind, argument in KINDS.items()}
+                names = {argument: n for argument, n in names.items() if n in self.params}
+                size = sum(self.params[n].size for n in names.values())
+                self._names[layer].append(names)
+                self._parts[layer].append(flat[start : start + size])
+                start += size
         self._core = CORES[self.dtype]
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("params", "_weights", "_parts", "_packed", "_core")
+        derived = ("params", "_layout", "_names", "_parts", "_packed", "_core")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -198,6 +203,7 @@ class Recurrent:
             "batch_first": self.batch_first,
             "dropout": self.dropout,
             "bidirectional": self.bidirectional,
+            "reverse": self.reverse,
             "input_dropout": self.input_dropout,
             "recurrent_dropout": self.recurrent_dropout,
             "zoneout_h": self.zoneout_h,
@@ -222,7 +228,9 @@ class Recurrent:
         """Return packed weights that agree with the parameters as they are now."""
         fingerprint = self._core.fingerprint(self._parts[layer][direction])
         packed = self._packed[layer][direction]
-        arrays = self._weights[layer][direction]
+        if packed is not None and packed[0] == fingerprint and not training:
+            return packed[1]
+        arrays = {a: self.params[name] for a, name in self._names[layer][direction].items()}
         if packed is None or packed[0] != fingerprint:
             options = {"b": None, **arrays, **self._cell_options}
             packed = (fingerprint, make_weights(self._core, self.cell, **options))
@@ -280,7 +288,9 @@ class Recurrent:
         return mask
 
     def _masks(self, T: int, B: int, training: bool) -> tuple[Any, ...]:
-        """Return zoneout_h, zoneout_c and dropout_h of one direction."""
+        """Return zoneout_h, zoneout_c and dropout_h of one direction, or nothing."""
+        if not (self.zoneout_h or self.zoneout_c or (training and self.recurrent_dropout)):
+            return ()
         if not training:
             return (*self._expected_zoneout(), None)
         R, H = self.output_size, self.hidden_size
@@ -331,7 +341,7 @@ class Recurrent:
                     None if h_0 is None else h_0[i],
                     None if c_0 is None else c_0[i],
                     lengths,
-                    direction == 1,
+                    self._starts_at_end(direction),
                     taped,
                     y if D == 1 else y[:, :, direction * R : (direction + 1) * R],
                     h_n[i],
@@ -447,27 +457,27 @@ class Recurrent:
         dh_0, dc_0 = self._empty_state(B)
         for layer in reversed(range(L)):
             parts: list[NDArray] = []
-            for direction, suffix in enumerate(self._suffixes(layer)):
+            for direction, names in enumerate(self._names[layer]):
                 i = layer * D + direction
                 parts.append(np.zeros((T, B, self._input_size(layer)), self.dtype))
-                gradients = self._by_kind(params, suffix)
+                weights = {argument: params[name] for argument, name in names.items()}
                 run_backward(
                     self._core,
                     tape.directions[layer][direction],
                     tape.ragged,
-                    direction == 1,
+                    self._starts_at_end(direction),
                     None if dout is None else dout[:, :, direction * R : (direction + 1) * R],
                     None if dh_n is None else dh_n[i],
                     None if dc_n is None else dc_n[i],
                     parts[-1],
-                    gradients["w_ih"],
-                    gradients["w_hh"],
-                    gradients.get("b"),
+                    weights["w_ih"],
+                    weights["w_hh"],
+                    weights.get("b"),
                     dh_0[i],
                     None if dc_0 is None else dc_0[i],
-                    gradients.get("peephole"),
-                    gradients.get("w_proj"),
-                    gradients.get("layer_norm"),
+                    weights.get("peephole"),
+                    weights.get("w_proj"),
+                    weights.get("layer_norm"),
                 )
             dx = parts[0] if D == 1 else parts[0] + parts[1]
             mask = tape.masks[layer]
@@ -483,7 +493,7 @@ class Recurrent:
         Raises
         ------
         ValueError
-            If the layers are bidirectional: the other direction needs the end first.
+            If the layers are bidirectional or reverse: that direction needs the end first.
 
         Examples
         --------
@@ -496,10 +506,8 @@ class Recurrent:
         >>> bool((y == lstm(x)[0]).all())
         True
         """
-        if self.bidirectional:
-            raise ValueError(
-                f"stream: expected one direction, got a bidirectional {type(self).__name__}"
-            )
+        if self.bidirectional or self.reverse:
+            raise ValueError(f"stream: expected the forward direction alone, got {self!r}")
         return self._core.Stream(self, check_size("batch_size", batch_size))
 
     def trace(
@@ -536,7 +544,7 @@ class Recurrent:
         traces = {}
         for layer, tapes in enumerate(tape.directions):
             for direction, suffix in enumerate(self._suffixes(layer)):
-                turned = direction == 1 and not tape.ragged
+                turned = self._starts_at_end(direction) and not tape.ragged
                 arrays = {}
                 for name in (*self._blocks, *("c" * (self.cell == "lstm")), "h"):
                     F = self.output_size if name == "h" else self.hidden_size

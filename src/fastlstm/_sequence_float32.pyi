@@ -2,6 +2,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+C_API_CAPSULE: object
+C_API_ADDRESS: int
+
 class Weights:
     H: int
     def __init__(

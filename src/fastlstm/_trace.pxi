@@ -3,9 +3,9 @@
 
 def copy_from_tape(Tape tape, str name, int block, real[:, :, :] out):
     """Fill `out` (T, B, F) with h, c, or else with block `block` of the gates; out must be zero."""
-    cdef const Sizes *n = &tape.weights.size
+    cdef const Sizes *n = &tape.weights.packed.size
     cdef Steps steps = tape.schedule.steps
-    cdef ptrdiff_t lanes = tape.weights.kernels.lanes, F = out.shape[2], s, j, p, at
+    cdef ptrdiff_t lanes = tape.weights.packed.kernels.lanes, F = out.shape[2], s, j, p, at
     cdef Rows rows
     cdef real *to
     cdef const real *source
