@@ -320,7 +320,8 @@ cdef void backward_rows(const Backward *job, int thread, int threads) noexcept n
                 dy_stride = job.dy.stride_b
             backward_step_of_share(job, &share, s, at, dy, dy_stride, thread, threads)
         barrier(threads)
-        input_gradient(job, begin, lo, hi)
+        if job.dx.data != NULL:
+            input_gradient(job, begin, lo, hi)
         weight_gradients(job, begin, end, thread, threads)
         barrier(threads)
         end = begin
@@ -375,7 +376,10 @@ cdef int count_groups(const Steps *steps, size_t weight_bytes) noexcept nogil:
 
 
 cdef Rows rows_of_group(Rows rows, int group, int count) noexcept:
-    return Rows(rows.data + group * rows.stride_b, rows.stride_t, count * rows.stride_b, rows.F)
+    if count > 1:  # never where rows are packed
+        rows.data += group * rows.stride_b
+        rows.stride_b *= count
+    return rows
 
 
 cdef void store_state(
@@ -454,7 +458,7 @@ def backward(
 ):
     """Fill dx, dh_0 and dc_0, add to the rest; what was not given to `forward` is None.
 
-    dx must be zero where it is ragged.
+    dx must be zero where it is ragged; None, if nobody wants it, saves a product.
     """
     cdef Weights weights = tape.weights
     cdef const Sizes *n = &weights.size
@@ -464,7 +468,7 @@ def backward(
     cdef Backward jobs[MOST_GROUPS]
     cdef Backward *job = jobs
     cdef Groups groups
-    cdef ptrdiff_t B = x.shape[1], lanes = weights.kernels.lanes
+    cdef ptrdiff_t B = tape.schedule.steps.B, lanes = weights.kernels.lanes
     cdef bint whole_rows
     cdef int threads, g, count
     cdef list buffers = []
@@ -485,11 +489,13 @@ def backward(
     job.D = (job.gradients.size + lanes - 1) // lanes * lanes + lanes
     job.w_ih_columns = weights.w_ih_columns
     job.w_hh_columns = weights.w_hh_columns
-    job.x = rows_of(x)
-    job.dx = rows_of(dx)
-    job.dy = Rows(NULL, 0, 0, n.R)
+    job.x = rows_of(x, tape.packed)
+    job.dx = Rows(NULL, 0, 0, n.I, False)
+    if dx is not None:
+        job.dx = rows_of(dx, tape.packed)
+    job.dy = Rows(NULL, 0, 0, n.R, False)
     if dy is not None:
-        job.dy = rows_of(dy)
+        job.dy = rows_of(dy, tape.packed)
     job.x_flat = is_flat(&job.x, &steps) and flat_stride(&job.x, &steps) >= max(n.I, 1)
     job.dx_direct = is_flat(&job.dx, &steps) and n.I == n.Ip
     job.chunk_rows = max(<ptrdiff_t>LEAST_ROWS, rows_per_chunk(job.D))

@@ -51,12 +51,16 @@ def run_forward(
     zoneout_h: float | NDArray | None = None,
     zoneout_c: float | NDArray | None = None,
     dropout_h: NDArray | None = None,
+    packed: bool = False,
 ):
-    """Run one direction: fill y, h_n, c_n; return the core's tape."""
+    """Run one direction: fill y, h_n, c_n; return the core's tape.
+
+    If `packed`, x and y are (1, sum of lengths, I or R) as the core has it, and lengths fall.
+    """
     x = readable(x)
     if reverse and lengths is None:
         x, y = x[::-1], y[::-1]
-    if lengths is not None:
+    if lengths is not None and not packed:
         y[...] = 0
     if zoneout_h is None and zoneout_c is None and dropout_h is None:
         masks: tuple[Any, ...] = ()
@@ -79,6 +83,7 @@ def run_forward(
         h_n,
         c_n,
         *masks,
+        packed=packed,
     )
 
 
@@ -103,6 +108,6 @@ def run_backward(
     """Run one direction backward: fill or add to the gradients, in the order of the core's."""
     dy = readable_or_none(dy)
     if reverse and not ragged:
-        dx = dx[::-1]
+        dx = None if dx is None else dx[::-1]
         dy = None if dy is None else dy[::-1]
     core.backward(tape, dy, readable_or_none(dh_n), readable_or_none(dc_n), dx, *gradients)

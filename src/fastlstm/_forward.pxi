@@ -264,20 +264,95 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
         begin = end
 
 
+def tape_sizes(Weights weights, rows, B, int kind=-1):
+    """Bytes of gates, extra, h and c of a tape; rows and B may be symbolic, as PyTorch's are."""
+    cdef const Sizes *n = &weights.size
+    if kind == -1:
+        kind = weights.kind
+    cdef bint has_c = kind == LSTM or kind == LSTM_VARIANT
+    return [
+        (reals * sizeof(real) + 63) // 64 * 64
+        for reals in (
+            rows * n.Z,
+            rows * (weights.parts.size if kind != LSTM else 0),
+            (B + rows) * n.Rp,
+            (B + rows) * (n.Hp if has_c else 0))]
+
+
 cdef class Tape:
-    """What `backward` needs of a forward call: gates, cell and hidden states, and x itself."""
+    """What `backward` needs of a forward call: gates, cell and hidden states, and x itself.
+
+    All but x is in one block of memory. With it, weights, x and the arguments of `forward` a tape
+    can be made again, so that others may keep it as plain bytes.
+    """
 
     cdef Weights weights
     cdef Schedule schedule
     cdef Masks masks
-    cdef Buffer buffer
     cdef int kind
+    cdef bint packed
     cdef readonly object x
+    cdef readonly object memory
     cdef readonly Py_ssize_t nbytes
     cdef real *gates
     cdef real *extra
     cdef real *h
     cdef real *c
+
+    def __init__(
+        self, Weights weights, object x, const ptrdiff_t[::1] lengths, bint reverse,
+        unsigned char[::1] memory, *, bint packed=False,
+    ):
+        """The tape of a call of `forward` without masks, from what was its `memory`."""
+        cdef const real[:, :, :] view = x
+        self.begin(weights, schedule_of(view, lengths, reverse, packed), weights.kind, x, packed)
+        self.divide(<char *>&memory[0])
+        self.memory = memory
+        if memory.shape[0] != self.nbytes:
+            raise ValueError(f"memory: expected {self.nbytes} bytes, got {memory.shape[0]}")
+
+    cdef int begin(
+        self, Weights weights, Schedule schedule, int kind, object x, bint packed,
+    ) except -1:
+        self.weights = weights
+        self.schedule = schedule
+        self.kind = kind
+        self.packed = packed
+        self.x = x
+        return 0
+
+    cdef int divide(self, char *memory) except -1:
+        """Make the pieces of `memory`, or of new memory if that is NULL.
+
+        What the call will not write is 0: equal calls make equal bytes.
+        """
+        cdef const Steps *steps = &self.schedule.steps
+        cdef size_t gates, extra, h, c, end
+        cdef Buffer buffer
+        gates, extra, h, c = tape_sizes(
+            self.weights, first_row(steps, steps.count), steps.B, self.kind)
+        self.nbytes = gates + extra + h + c
+        if memory == NULL:
+            self.memory = buffer = Buffer(self.nbytes)
+            memory = <char *>buffer.take(self.nbytes)
+            if self.weights.size.R != self.weights.size.Rp:
+                memset(memory + gates + extra, 0, h)
+            for end in (gates, gates + extra, gates + extra + h, self.nbytes):
+                if end >= 64:
+                    memset(memory + end - 64, 0, 64)
+        self.gates = <real *>memory
+        self.extra = <real *>(memory + gates)
+        self.h = <real *>(memory + gates + extra)
+        self.c = <real *>(memory + gates + extra + h)
+        return 0
+
+
+cdef Schedule schedule_of(
+    const real[:, :, :] x, const ptrdiff_t[::1] lengths, bint reverse, bint packed,
+):
+    if packed:
+        return Schedule(lengths[0], lengths.shape[0], lengths, reverse)
+    return Schedule(x.shape[0], x.shape[1], lengths, reverse)
 
 
 cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept:
@@ -359,27 +434,17 @@ cdef Buffer take_forward_workspace(Forward *job, int threads):
     return buffer
 
 
-cdef Tape start_tape(Forward *job, Weights weights, Schedule schedule, Masks masks, object x):
-    cdef const Sizes *n = &job.size
-    cdef ptrdiff_t B = job.steps.B, rows = first_row(&job.steps, job.steps.count)
-    cdef ptrdiff_t E = job.parts.size if job.kind != LSTM else 0
-    cdef bint has_c = job.kind == LSTM or job.kind == LSTM_VARIANT
-    cdef Tape tape = Tape()
-    tape.weights = weights
-    tape.schedule = schedule
+cdef Tape start_tape(
+    Forward *job, Weights weights, Schedule schedule, Masks masks, object x, bint packed,
+):
+    cdef Tape tape = Tape.__new__(Tape)
+    tape.begin(weights, schedule, job.kind, x, packed)
     tape.masks = masks
-    tape.kind = job.kind
-    tape.x = x
-    tape.nbytes = (
-        padded(rows * n.Z * sizeof(real)) + padded(rows * E * sizeof(real))
-        + padded((B + rows) * n.Rp * sizeof(real))
-        + (padded((B + rows) * n.Hp * sizeof(real)) if has_c else 0))
-    tape.buffer = Buffer(tape.nbytes)
-    tape.gates = job.gates = <real *>tape.buffer.take(rows * n.Z * sizeof(real))
-    tape.extra = job.extra = <real *>tape.buffer.take(rows * E * sizeof(real))
-    tape.h = job.h = <real *>tape.buffer.take((B + rows) * n.Rp * sizeof(real))
-    if has_c:
-        tape.c = job.c = <real *>tape.buffer.take((B + rows) * n.Hp * sizeof(real))
+    tape.divide(NULL)
+    job.gates = tape.gates
+    job.extra = tape.extra
+    job.h = tape.h
+    job.c = tape.c
     return tape
 
 
@@ -387,15 +452,17 @@ def forward(
     Weights weights, const real[:, :, :] x, const real[:, :] h_0, const real[:, :] c_0,
     const ptrdiff_t[::1] lengths, bint reverse, bint training,
     real[:, :, :] y, real[:, ::1] h_n, real[:, ::1] c_n,
-    zoneout_h=None, zoneout_c=None, const real[:, :] dropout=None,
+    zoneout_h=None, zoneout_c=None, const real[:, :] dropout=None, *, bint packed=False,
 ):
     """Fill y, h_n and c_n (None without a cell state); the tape, or None.
 
     y must be zero where it is ragged. Zoneouts are numbers or arrays (T, B, R) and (T, B, H).
+    If packed, x and y are (1, sum of lengths, I or R), step after step, and lengths fall; there are
+    no masks then.
     """
-    cdef ptrdiff_t B = x.shape[1], rows
-    cdef Schedule schedule = Schedule(x.shape[0], B, lengths, reverse)
+    cdef Schedule schedule = schedule_of(x, lengths, reverse, packed)
     cdef const Steps *steps = &schedule.steps
+    cdef ptrdiff_t B = steps.B, rows
     cdef const Sizes *n = &weights.size
     cdef Forward job
     cdef Buffer buffer
@@ -408,11 +475,11 @@ def forward(
         masks = Masks(schedule, zoneout_h, zoneout_c, dropout, weights)
         set_masks(&job, masks)
     if training:
-        tape = start_tape(&job, weights, schedule, masks, x.base)
+        tape = start_tape(&job, weights, schedule, masks, x.base, packed)
     if B == 0:
         return tape
-    job.x = rows_of(x)
-    job.y = rows_of(y)
+    job.x = rows_of(x, packed)
+    job.y = rows_of(y, packed)
     job.y_direct = not training and steps.order == NULL
     job.h_n = &h_n[0, 0]
     job.c_n = NULL if c_n is None else &c_n[0, 0]

@@ -53,7 +53,7 @@ cdef class Stream:
                 kept.append(masks)
             job.fused = True
             kept += [weights, take_forward_workspace(job, 1)]
-            job.x = Rows(NULL, 0, job.size.I if l == 0 else job.size.Ip, job.size.I)
+            job.x = Rows(NULL, 0, job.size.I if l == 0 else job.size.Ip, job.size.I, False)
         self.kept = kept
         self.jobs_buffer = jobs_buffer
         self.jobs = jobs
