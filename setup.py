@@ -28,7 +28,11 @@ else:
 # No contraction: fma stands where it is meant, so that bits do not depend on the compiler's choice.
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fvisibility=hidden"]
-SOURCES = glob("csrc/**/*.h", recursive=True) + glob(f"{PACKAGE}/**/*.px[id]", recursive=True)
+SOURCES = [
+    path
+    for pattern in ("csrc/**/*.h", f"{PACKAGE}/include/*.h", f"{PACKAGE}/**/*.px[id]")
+    for path in glob(pattern, recursive=True)
+]
 
 
 def extension(name, *sources, flags=()):
@@ -36,7 +40,7 @@ def extension(name, *sources, flags=()):
     return Extension(
         f"fastlstm.{name}",
         [f"{PACKAGE}/{name.replace('.', '/')}.pyx", *sources],
-        include_dirs=["csrc"],
+        include_dirs=["csrc", f"{PACKAGE}/include"],
         define_macros=[("CYTHON_CCOMPLEX", "0")],  # <complex.h> would define I, our input size
         depends=SOURCES,
         extra_compile_args=list(flags),

@@ -405,8 +405,13 @@ ZERO_STATE = np.zeros((2, 4, H), np.float32)
         ({"dropout": -0.1}, ValueError, "dropout"),
         ({"dtype": np.int32}, TypeError, "dtype"),
         ({"dtype": np.float16}, TypeError, "dtype"),
-        ({"proj_size": 2}, NotImplementedError, "proj_size"),
-        ({"peephole": True}, NotImplementedError, "peephole"),
+        ({"proj_size": -1}, ValueError, "proj_size"),
+        ({"proj_clip": 1.0}, ValueError, "proj_clip"),
+        ({"cell_clip": 0}, ValueError, "cell_clip"),
+        ({"zoneout_c": 1.5}, ValueError, "zoneout_c"),
+        ({"zoneout_h": "0.1"}, TypeError, "zoneout_h"),
+        ({"activations": ("tanh", "tanh")}, ValueError, "activations"),
+        ({"coupled": True, "forget_bias": 1.0}, ValueError, "forget_bias"),
     ],
 )
 def test_a_wrong_constructor_argument_raises_and_is_named(options, error, message):

@@ -11,6 +11,7 @@ from fastlstm._results import (
 )
 from fastlstm._runtime import get_num_threads, set_num_threads, show_config
 from fastlstm._version import __version__
+from fastlstm.capi import get_include
 from fastlstm.functional import (
     gru_backward,
     gru_forward,
@@ -19,10 +20,12 @@ from fastlstm.functional import (
     rnn_backward,
     rnn_forward,
 )
-from fastlstm.layers import LSTM
+from fastlstm.layers import GRU, LSTM, RNN
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
     "GRUGradients",
     "GRUOutput",
     "LSTMGradients",
@@ -30,6 +33,7 @@ __all__ = [
     "RNNGradients",
     "RNNOutput",
     "__version__",
+    "get_include",
     "get_num_threads",
     "gru_backward",
     "gru_forward",

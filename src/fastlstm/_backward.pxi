@@ -29,6 +29,15 @@ cdef struct Piece:               # of the weight gradients: dW (N, M) += dz.T @ 
     real *dw                    # (N, M): where it is added, or where BLAS adds
 
 
+cdef struct Gradients:           # where they are added, or NULL
+    real *w_ih                  # (N, I)
+    real *w_hh                  # (N, R)
+    real *b                     # (N,), GRU (4 * H,)
+    real *peephole              # (3, H), coupled (2, H)
+    real *w_proj                # (R, H)
+    real *layer_norm            # (2 * gates + 2, H)
+
+
 cdef struct Backward:            # of a group of rows, or of all
     const kernel_table *kernels
     int kind
@@ -48,9 +57,11 @@ cdef struct Backward:            # of a group of rows, or of all
     const real *w_ih_columns
     const real *w_hh_columns
     Rows x, dy, dx
-    bint x_flat, dx_direct
+    bint x_flat, dx_direct, gather_dy
     bint split_units
     ptrdiff_t chunk_rows
+    ptrdiff_t chunks            # to go through in one run
+    ptrdiff_t end               # the steps before this one are still to do
     const real *gates
     const real *extra
     const real *h
@@ -71,20 +82,18 @@ cdef struct Backward:            # of a group of rows, or of all
     const real *zeros           # as long as the widest row
     Piece pieces[MOST_PIECES]
     int piece_count
-    real *db                    # (Z,) of the group
-    real *dpeephole             # (3, H) of the group
-    real *dnorm                 # (2 * gates + 2, H) of the group
-
-
-cdef struct Groups:
-    Backward *jobs
-    int count
-    real *db                    # or NULL, as the others
+    real *db                    # of the group, as the two below
     ptrdiff_t db_size
     real *dpeephole
     ptrdiff_t dpeephole_size
     real *dnorm
     ptrdiff_t dnorm_size
+
+
+cdef struct Groups:
+    Backward *jobs
+    int count
+    Gradients to
 
 
 cdef inline const real *tape_h(const Backward *job, ptrdiff_t s) noexcept nogil:
@@ -298,13 +307,15 @@ cdef void weight_gradients(
             piece.M, panels, rows)
 
 
-cdef void backward_rows(const Backward *job, int thread, int threads) noexcept nogil:
-    """All steps of a group."""
+cdef void backward_rows(Backward *job, int thread, int threads) noexcept nogil:
+    """The next chunks of a group."""
     cdef const Steps *steps = &job.steps
     cdef Share share = share_of(job.size.P, job.split_units, thread, threads)
-    cdef ptrdiff_t s, begin, at, rows, lo, hi, end = steps.count, dy_stride = job.size.R
+    cdef ptrdiff_t s, begin, at, rows, lo, hi, end = job.end, dy_stride = job.size.R, chunk
     cdef const real *dy
-    while end > 0:
+    for chunk in range(job.chunks):
+        if end == 0:
+            break
         begin = chunk_begin(steps, end, job.chunk_rows)
         rows = first_row(steps, end) - first_row(steps, begin)
         lo = rows * thread // threads
@@ -325,6 +336,8 @@ cdef void backward_rows(const Backward *job, int thread, int threads) noexcept n
         weight_gradients(job, begin, end, thread, threads)
         barrier(threads)
         end = begin
+    if thread == 0:
+        job.end = end
 
 
 cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:
@@ -335,8 +348,8 @@ cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:
 
 
 cdef void backward_thread(void *argument, int thread, int threads) noexcept nogil:
-    cdef const Groups *groups = <const Groups *>argument
-    cdef const Backward *job = groups.jobs
+    cdef Groups *groups = <Groups *>argument
+    cdef Backward *job = groups.jobs
     cdef const Piece *piece
     cdef ptrdiff_t first, last, width
     cdef int i, j
@@ -348,6 +361,8 @@ cdef void backward_thread(void *argument, int thread, int threads) noexcept nogi
             backward_rows(&groups.jobs[i], 0, 1)
             i += threads
     barrier(threads)
+    if groups.jobs[0].end > 0:
+        return
     for i in range(groups.count):
         job = &groups.jobs[i]
         for j in range(job.piece_count):
@@ -358,15 +373,17 @@ cdef void backward_thread(void *argument, int thread, int threads) noexcept nogi
             if not job.kernels.prefer_blas and job.steps.count:
                 job.kernels.add_transposed(piece.dw, piece.g, piece.G, piece.M, first, last)
         if thread == 0:
-            add(groups.db, job.db, groups.db_size)
-            add(groups.dpeephole, job.dpeephole, groups.dpeephole_size)
-            add(groups.dnorm, job.dnorm, groups.dnorm_size)
+            add(groups.to.b, job.db, job.db_size)
+            add(groups.to.peephole, job.dpeephole, job.dpeephole_size)
+            add(groups.to.layer_norm, job.dnorm, job.dnorm_size)
 
 
-cdef int count_groups(const Steps *steps, size_t weight_bytes) noexcept nogil:
+cdef int count_groups(const Backward *job) noexcept nogil:
     """How many groups of rows have weight gradients of their own: 1, 2, 4 or 8."""
+    cdef const Steps *steps = &job.steps
+    cdef size_t weight_bytes = (job.size.I + job.size.R) * job.size.Z * sizeof(real)
     cdef int count = 1
-    if steps.order != NULL or weight_bytes > (1 << 20):
+    if steps.order != NULL or weight_bytes > (1 << 20) or job.kernels.prefer_blas:
         return 1
     if steps.B % 2 == 0 and steps.B >= 8:
         count = 2
@@ -375,7 +392,7 @@ cdef int count_groups(const Steps *steps, size_t weight_bytes) noexcept nogil:
     return count
 
 
-cdef Rows rows_of_group(Rows rows, int group, int count) noexcept:
+cdef Rows rows_of_group(Rows rows, int group, int count) noexcept nogil:
     if count > 1:  # never where rows are packed
         rows.data += group * rows.stride_b
         rows.stride_b *= count
@@ -394,60 +411,119 @@ cdef void store_state(
 
 cdef void add_piece(
     Backward *job, Source source, ptrdiff_t M, ptrdiff_t first, ptrdiff_t N, real *dw,
-) noexcept:
+) noexcept nogil:
     cdef ptrdiff_t lanes = job.kernels.lanes, panels = (N + 4 * lanes - 1) // (4 * lanes)
     job.pieces[job.piece_count] = Piece(
         source, M, first, N, panels, panels * 4 * lanes + lanes, NULL, dw)
     job.piece_count += 1
 
 
-cdef Buffer take_workspace(Backward *job, bint gather_dy, ptrdiff_t db_size):
+cdef void begin_backward(
+    Backward *job, const Packed *weights, int kind, const Steps *steps, const Rows *x,
+    const Rows *dy, const Rows *dx, const Gradients *to,
+) noexcept nogil:
+    """Set what all rows have in common; dy's data is NULL where there is none."""
+    cdef const Sizes *n = &weights.size
+    cdef ptrdiff_t lanes = weights.kernels.lanes
+    memset(job, 0, sizeof(Backward))
+    job.kernels = weights.kernels
+    job.kind = kind
+    job.steps = steps[0]
+    job.size = n[0]
+    job.parts = weights.parts
+    job.options = &weights.options
+    job.gradients = weights.gradients
+    if kind == LSTM_VARIANT and weights.kind == LSTM:  # because of masks
+        job.gradients.size += n.H
+    job.D = (job.gradients.size + lanes - 1) // lanes * lanes + lanes
+    job.gates_stride = n.Z
+    job.extra_stride = job.parts.size
+    job.h_stride = n.Rp
+    job.c_stride = n.Hp
+    job.w_ih_columns = weights.w_ih_columns
+    job.w_hh_columns = weights.w_hh_columns
+    job.x = x[0]
+    job.dx = dx[0]
+    job.dy = dy[0]
+    job.gather_dy = dy.data != NULL and steps.order != NULL
+    job.x_flat = is_flat(&job.x, steps) and flat_stride(&job.x, steps) >= max(n.I, 1)
+    job.dx_direct = is_flat(&job.dx, steps) and n.I == n.Ip
+    job.chunk_rows = max(<ptrdiff_t>LEAST_ROWS, rows_per_chunk(job.D))
+    job.chunks = PTRDIFF_MAX
+    job.end = steps.count
+    job.db_size = n.N + (n.H if kind == GRU else 0)
+    if to.peephole != NULL:
+        job.dpeephole_size = (2 if weights.options.coupled else 3) * n.H
+    if to.layer_norm != NULL:
+        job.dnorm_size = 2 * n.N + 2 * n.H
+    add_piece(job, FROM_X, n.I, 0, n.N, to.w_ih)
+    add_piece(job, FROM_H, n.R, job.gradients.h, n.N_h, to.w_hh)
+    if kind == GRU_RESET_BEFORE:
+        add_piece(job, FROM_EXTRA, n.H, n.N_h, n.H, to.w_hh + n.N_h * n.R)
+    if to.w_proj != NULL:
+        add_piece(job, FROM_EXTRA, n.H, job.gradients.proj, n.R, to.w_proj)
+
+
+cdef void take_group(Backward *jobs, int g, int count) noexcept nogil:
+    """jobs[g] := every count-th row of jobs[0] from row g on; jobs[0] itself comes last."""
+    cdef Backward *job = &jobs[g]
+    job[0] = jobs[0]
+    job.steps.B = job.steps.B // count
+    job.x = rows_of_group(job.x, g, count)
+    job.dx = rows_of_group(job.dx, g, count)
+    job.dy = rows_of_group(job.dy, g, count)
+    job.gates += g * job.gates_stride
+    job.extra += g * job.extra_stride
+    job.h += g * job.h_stride
+    job.c += g * job.c_stride
+    job.zoneout_h += g * job.zoneout_h_stride
+    job.zoneout_c += g * job.zoneout_c_stride
+    job.dropout += g * job.dropout_stride
+    job.gates_stride *= count
+    job.extra_stride *= count
+    job.h_stride *= count
+    job.c_stride *= count
+    job.zoneout_h_stride *= count
+    job.zoneout_c_stride *= count
+    job.dropout_stride *= count
+
+
+cdef void place_backward_workspace(Backward *job, Memory *memory) noexcept nogil:
     cdef const Sizes *n = &job.size
-    cdef ptrdiff_t lanes = job.kernels.lanes, widest = max(n.Hp, n.Rp, n.Ip)
-    cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count), B = job.steps.B, gates = 0
-    cdef ptrdiff_t sizes[14 + MOST_PIECES]
-    cdef real *pieces[14 + MOST_PIECES]
-    cdef size_t total = 0
-    cdef int i, count = 14 + MOST_PIECES
-    for i in range(job.piece_count):
-        widest = max(widest, job.pieces[i].G)
-    if job.options.norm != NULL:
-        gates = 2 * n.N // n.H + 2
+    cdef ptrdiff_t lanes = job.kernels.lanes, widest = max(n.Hp, n.Rp, n.Ip), B = job.steps.B
+    cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count)
+    cdef bint halfway = job.kind == LSTM_VARIANT or job.kind == GRU_RESET_BEFORE
+    cdef Piece *piece
+    cdef int i
     rows = min(rows, max(job.chunk_rows, B))
-    sizes[:14] = [
-        rows * n.I, rows * n.Ip, rows * n.R, rows * n.R,
-        rows * job.D + 4 * lanes,  # outer_product reads a panel beyond the last row
-        B * n.Rp, B * n.Hp, widest, db_size,
-        3 * n.H if job.options.peephole != NULL else 0, gates * n.H,
-        B * n.Rp if job.zoneout_h != NULL else 0, B * n.Rp if job.dropout != NULL else 0,
-        B * n.Hp if job.kind == LSTM_VARIANT or job.kind == GRU_RESET_BEFORE else 0]
-    for i in range(MOST_PIECES):
-        sizes[14 + i] = job.pieces[i].M * job.pieces[i].G if i < job.piece_count else 0
-    for i in range(count):
-        total += padded(sizes[i] * sizeof(real))
-    cdef Buffer buffer = Buffer(total)
-    for i in range(count):
-        pieces[i] = <real *>buffer.take(sizes[i] * sizeof(real))
-    job.x_chunk = pieces[0]
-    job.dx_chunk = pieces[1]
-    job.h_chunk = pieces[2]
-    job.dy_chunk = pieces[3] if gather_dy else NULL
-    job.dz = pieces[4]
-    job.dh = pieces[5]
-    job.dc = pieces[6]
-    job.zeros = pieces[7]
-    job.db = pieces[8]
-    job.dpeephole = pieces[9]
-    job.dnorm = pieces[10]
-    job.kept = pieces[11]
-    job.through = pieces[12]
-    job.scratch = pieces[13]
-    # dz has columns that are only ever padding: what is left in memory could be slow denormals
-    for i in (4, 7, 8, 9, 10, 11, 12, 13):
-        memset(pieces[i], 0, sizes[i] * sizeof(real))
     for i in range(job.piece_count):
-        job.pieces[i].g = pieces[14 + i]
-    return buffer
+        piece = &job.pieces[i]
+        piece.g = take(memory, piece.M * piece.G)
+        widest = max(widest, piece.G)
+    job.x_chunk = take(memory, rows * n.I)
+    job.dx_chunk = take(memory, rows * n.Ip)
+    job.h_chunk = take(memory, rows * n.R)
+    job.dy_chunk = take(memory, rows * n.R) if job.gather_dy else NULL
+    # dz has columns that are only ever padding: what is left in memory could be slow denormals;
+    # and outer_product reads a panel beyond the last row
+    job.dz = take_zeros(memory, rows * job.D + 4 * lanes)
+    job.dh = take(memory, B * n.Rp)
+    job.dc = take(memory, B * n.Hp)
+    job.zeros = take_zeros(memory, widest)
+    job.db = take_zeros(memory, job.db_size)
+    job.dpeephole = take_zeros(memory, 3 * n.H if job.options.peephole != NULL else 0)
+    job.dnorm = take_zeros(memory, 2 * n.N + 2 * n.H if job.options.norm != NULL else 0)
+    job.kept = take_zeros(memory, B * n.Rp if job.zoneout_h != NULL else 0)
+    job.through = take_zeros(memory, B * n.Rp if job.dropout != NULL else 0)
+    job.scratch = take_zeros(memory, B * n.Hp if halfway else 0)
+    if job.dy.data == NULL:
+        job.dy.data = <real *>job.zeros
+
+
+cdef real *data_of(real[:, ::1] gradient) noexcept:
+    if gradient is None:
+        return NULL
+    return &gradient[0, 0]
 
 
 def backward(
@@ -460,106 +536,70 @@ def backward(
 
     dx must be zero where it is ragged; None, if nobody wants it, saves a product.
     """
-    cdef Weights weights = tape.weights
+    cdef const Packed *weights = &tape.weights.packed
     cdef const Sizes *n = &weights.size
     cdef const real[:, :, :] x = tape.x
     cdef Masks masks = tape.masks
-    cdef Steps steps
+    cdef const Steps *steps = &tape.schedule.steps
+    cdef Rows rows_x, rows_dy, rows_dx
     cdef Backward jobs[MOST_GROUPS]
     cdef Backward *job = jobs
     cdef Groups groups
-    cdef ptrdiff_t B = tape.schedule.steps.B, lanes = weights.kernels.lanes
+    cdef Memory memory = Memory(NULL, 0)
+    cdef Buffer buffer
+    cdef ptrdiff_t B = tape.schedule.steps.B
     cdef bint whole_rows
     cdef int threads, g, count
-    cdef list buffers = []
     if B == 0:
         return
-    memset(jobs, 0, sizeof(jobs))
-    memset(&groups, 0, sizeof(groups))
-    steps = tape.schedule.steps
-    job.kernels = weights.kernels
-    job.kind = tape.kind
-    job.steps = steps
-    job.size = weights.size
-    job.parts = weights.parts
-    job.options = &weights.options
-    job.gradients = weights.gradients
-    if job.kind == LSTM_VARIANT and weights.kind == LSTM:  # because of masks
-        job.gradients.size += n.H
-    job.D = (job.gradients.size + lanes - 1) // lanes * lanes + lanes
-    job.w_ih_columns = weights.w_ih_columns
-    job.w_hh_columns = weights.w_hh_columns
-    job.x = rows_of(x, tape.packed)
-    job.dx = Rows(NULL, 0, 0, n.I, False)
-    if dx is not None:
-        job.dx = rows_of(dx, tape.packed)
-    job.dy = Rows(NULL, 0, 0, n.R, False)
-    if dy is not None:
-        job.dy = rows_of(dy, tape.packed)
-    job.x_flat = is_flat(&job.x, &steps) and flat_stride(&job.x, &steps) >= max(n.I, 1)
-    job.dx_direct = is_flat(&job.dx, &steps) and n.I == n.Ip
-    job.chunk_rows = max(<ptrdiff_t>LEAST_ROWS, rows_per_chunk(job.D))
-    add_piece(job, FROM_X, n.I, 0, n.N, &dw_ih[0, 0] if n.I else NULL)
-    add_piece(job, FROM_H, n.R, job.gradients.h, n.N_h, &dw_hh[0, 0])
-    if job.kind == GRU_RESET_BEFORE:
-        add_piece(job, FROM_EXTRA, n.H, n.N_h, n.H, &dw_hh[n.N_h, 0])
-    if dw_proj is not None:
-        add_piece(job, FROM_EXTRA, n.H, job.gradients.proj, n.R, &dw_proj[0, 0])
+    groups.jobs = jobs
+    groups.to = Gradients(
+        data_of(dw_ih), data_of(dw_hh), NULL, data_of(dpeephole), data_of(dw_proj),
+        data_of(dlayer_norm))
+    if db is not None:
+        groups.to.b = &db[0]
+    rows_x = rows_of(x, tape.packed)
+    rows_dx = Rows(NULL, 0, 0, n.I, False) if dx is None else rows_of(dx, tape.packed)
+    rows_dy = Rows(NULL, 0, 0, n.R, False) if dy is None else rows_of(dy, tape.packed)
+    begin_backward(job, weights, tape.kind, steps, &rows_x, &rows_dy, &rows_dx, &groups.to)
+    job.gates = tape.gates
+    job.extra = tape.extra
+    job.h = tape.h
+    job.c = tape.c
+    if masks is not None:
+        job.zoneout_h = masks.zoneout_h
+        job.zoneout_h_stride = masks.zoneout_h_stride
+        job.zoneout_c = masks.zoneout_c
+        job.zoneout_c_stride = masks.zoneout_c_stride
+        job.dropout = masks.dropout
+        job.dropout_stride = n.Rp if masks.dropout != NULL else 0
+    job.chunks = max(<ptrdiff_t>1, <ptrdiff_t>(
+        UNINTERRUPTED / (2.0 * max(job.chunk_rows, B) * n.Z * (n.I + n.R))))
     whole_rows = (
         masks is not None or job.kind == LSTM_VARIANT or job.kind == GRU_RESET_BEFORE)
-    threads = threads_for(<double>first_row(&steps, steps.count) * n.Z * (n.I + n.R) * 2)
-    count = count_groups(&steps, (n.I + n.R) * n.Z * sizeof(real))
-    if job.kernels.prefer_blas:
-        count = 1
+    threads = threads_for(<double>first_row(steps, steps.count) * n.Z * (n.I + n.R) * 2)
+    count = count_groups(job)
     job.split_units = count == 1 and not whole_rows and prefer_units(B, threads, n.Z, n.R)
     if job.split_units:
         threads = threads_for_step(B, n.Z, n.R, threads)
-    groups.jobs = jobs
     groups.count = count
-    groups.db_size = n.N + (n.H if job.kind == GRU else 0)
-    groups.db = &db[0] if db is not None else NULL
-    if dpeephole is not None:
-        groups.dpeephole = &dpeephole[0, 0]
-        groups.dpeephole_size = dpeephole.shape[0] * n.H
-    if dlayer_norm is not None:
-        groups.dnorm = &dlayer_norm[0, 0]
-        groups.dnorm_size = dlayer_norm.shape[0] * n.H
-
+    for g in range(count - 1, -1, -1):
+        take_group(jobs, g, count)
+    for g in range(count):
+        place_backward_workspace(&jobs[g], &memory)
+    buffer = Buffer(memory.taken)
+    memory = memory_of(buffer, memory.taken)
     for g in range(count):
         job = &jobs[g]
-        job[0] = jobs[0]
-        job.steps.B = B // count
-        job.gates_stride = count * n.Z
-        job.extra_stride = count * job.parts.size
-        job.h_stride = count * n.Rp
-        job.c_stride = count * n.Hp
-        job.gates = tape.gates + g * n.Z
-        job.extra = tape.extra + g * job.parts.size
-        job.h = tape.h + g * n.Rp
-        job.c = tape.c + g * n.Hp
-        if masks is not None:
-            if masks.zoneout_h != NULL:
-                job.zoneout_h = masks.zoneout_h + g * masks.zoneout_h_stride
-                job.zoneout_h_stride = count * masks.zoneout_h_stride
-            if masks.zoneout_c != NULL:
-                job.zoneout_c = masks.zoneout_c + g * masks.zoneout_c_stride
-                job.zoneout_c_stride = count * masks.zoneout_c_stride
-            if masks.dropout != NULL:
-                job.dropout = masks.dropout + g * n.Rp
-                job.dropout_stride = count * n.Rp
-        buffers.append(
-            take_workspace(job, dy is not None and steps.order != NULL, groups.db_size))
+        place_backward_workspace(job, &memory)
         load_state(job.dh, n.Rp, None if dh_n is None else dh_n[g::count], &job.steps)
         load_state(job.dc, n.Hp, None if dc_n is None else dc_n[g::count], &job.steps)
-    for g in range(count - 1, -1, -1):  # the first one, of which the others are views, last
-        job = &jobs[g]
-        job.x = rows_of_group(jobs[0].x, g, count)
-        job.dx = rows_of_group(jobs[0].dx, g, count)
-        job.dy = rows_of_group(jobs[0].dy, g, count)
-        if dy is None:
-            job.dy.data = <real *>job.zeros
-    with nogil:
-        run_team(backward_thread, &groups, threads)
+    while True:
+        with nogil:
+            run_team(backward_thread, &groups, threads)
+        PyErr_CheckSignals()
+        if jobs[0].end == 0:
+            break
     for g in range(count):
         job = &jobs[g]
         store_state(

@@ -13,8 +13,9 @@ cdef class Masks:
     cdef ptrdiff_t zoneout_c_stride
     cdef const real *dropout    # (B, Rp), or NULL
 
-    def __cinit__(self, Schedule schedule, zoneout_h, zoneout_c, dropout, Weights weights):
+    def __cinit__(self, Schedule schedule, zoneout_h, zoneout_c, dropout, Weights of):
         cdef const Steps *steps = &schedule.steps
+        cdef const Packed *weights = &of.packed
         self.buffers = []
         if zoneout_h is not None:
             self.zoneout_h = self.gather(
@@ -72,6 +73,8 @@ cdef struct Forward:
     bint split_units            # threads take hidden units, not rows
     bint fused                  # a step multiplies x_t itself; else x @ W_ih.T is made by the chunk
     ptrdiff_t chunk_rows
+    ptrdiff_t begin             # the steps begin..end are run now
+    ptrdiff_t end
     const real *zeros           # (max(Hp, Rp),)
     real *x_step                # (threads, B, I): rows of one step, where they are not evenly apart
     real *scratch               # (threads, tile_rows, PANEL)
@@ -243,10 +246,10 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
     cdef const Forward *job = <const Forward *>argument
     cdef const Steps *steps = &job.steps
     cdef Share share = share_of(job.size.P, job.split_units, thread, threads)
-    cdef ptrdiff_t Z = job.size.Z, s, before, begin = 0, end
+    cdef ptrdiff_t Z = job.size.Z, s, before, begin = job.begin, end
     cdef real *z = NULL
-    while begin < steps.count:
-        end = chunk_end(steps, begin, job.chunk_rows)
+    while begin < job.end:
+        end = min(chunk_end(steps, begin, job.chunk_rows), job.end)
         before = first_row(steps, begin)
         if not job.fused:
             z = job.gates + before * Z if job.training else job.chunk
@@ -264,109 +267,20 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
         begin = end
 
 
-def tape_sizes(Weights weights, rows, B, int kind=-1):
-    """Bytes of gates, extra, h and c of a tape; rows and B may be symbolic, as PyTorch's are."""
-    cdef const Sizes *n = &weights.size
-    if kind == -1:
-        kind = weights.kind
-    cdef bint has_c = kind == LSTM or kind == LSTM_VARIANT
-    return [
-        (reals * sizeof(real) + 63) // 64 * 64
-        for reals in (
-            rows * n.Z,
-            rows * (weights.parts.size if kind != LSTM else 0),
-            (B + rows) * n.Rp,
-            (B + rows) * (n.Hp if has_c else 0))]
-
-
-cdef class Tape:
-    """What `backward` needs of a forward call: gates, cell and hidden states, and x itself.
-
-    All but x is in one block of memory. With it, weights, x and the arguments of `forward` a tape
-    can be made again, so that others may keep it as plain bytes.
-    """
-
-    cdef Weights weights
-    cdef Schedule schedule
-    cdef Masks masks
-    cdef int kind
-    cdef bint packed
-    cdef readonly object x
-    cdef readonly object memory
-    cdef readonly Py_ssize_t nbytes
-    cdef real *gates
-    cdef real *extra
-    cdef real *h
-    cdef real *c
-
-    def __init__(
-        self, Weights weights, object x, const ptrdiff_t[::1] lengths, bint reverse,
-        unsigned char[::1] memory, *, bint packed=False,
-    ):
-        """The tape of a call of `forward` without masks, from what was its `memory`."""
-        cdef const real[:, :, :] view = x
-        self.begin(weights, schedule_of(view, lengths, reverse, packed), weights.kind, x, packed)
-        self.divide(<char *>&memory[0])
-        self.memory = memory
-        if memory.shape[0] != self.nbytes:
-            raise ValueError(f"memory: expected {self.nbytes} bytes, got {memory.shape[0]}")
-
-    cdef int begin(
-        self, Weights weights, Schedule schedule, int kind, object x, bint packed,
-    ) except -1:
-        self.weights = weights
-        self.schedule = schedule
-        self.kind = kind
-        self.packed = packed
-        self.x = x
-        return 0
-
-    cdef int divide(self, char *memory) except -1:
-        """Make the pieces of `memory`, or of new memory if that is NULL.
-
-        What the call will not write is 0: equal calls make equal bytes.
-        """
-        cdef const Steps *steps = &self.schedule.steps
-        cdef size_t gates, extra, h, c, end
-        cdef Buffer buffer
-        gates, extra, h, c = tape_sizes(
-            self.weights, first_row(steps, steps.count), steps.B, self.kind)
-        self.nbytes = gates + extra + h + c
-        if memory == NULL:
-            self.memory = buffer = Buffer(self.nbytes)
-            memory = <char *>buffer.take(self.nbytes)
-            if self.weights.size.R != self.weights.size.Rp:
-                memset(memory + gates + extra, 0, h)
-            for end in (gates, gates + extra, gates + extra + h, self.nbytes):
-                if end >= 64:
-                    memset(memory + end - 64, 0, 64)
-        self.gates = <real *>memory
-        self.extra = <real *>(memory + gates)
-        self.h = <real *>(memory + gates + extra)
-        self.c = <real *>(memory + gates + extra + h)
-        return 0
-
-
-cdef Schedule schedule_of(
-    const real[:, :, :] x, const ptrdiff_t[::1] lengths, bint reverse, bint packed,
-):
-    if packed:
-        return Schedule(lengths[0], lengths.shape[0], lengths, reverse)
-    return Schedule(x.shape[0], x.shape[1], lengths, reverse)
-
-
-cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept:
+cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept nogil:
     return max(<ptrdiff_t>1, <ptrdiff_t>(CHUNK_BYTES // (Z * sizeof(real))))
 
 
-cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n) noexcept:
+cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n) noexcept nogil:
     """Whether a step should multiply x_t itself: there is next to nothing to multiply, or enough
     rows to make up for reading W_ih at each step, and a cache for both weights.
     """
     return n.I <= 4 or (rows >= 6 and (n.I + n.R) * n.Z * sizeof(real) <= (1 << 20))
 
 
-cdef void begin_forward(Forward *job, Weights weights, const Steps *steps, bint training) noexcept:
+cdef void begin_forward(
+    Forward *job, const Packed *weights, const Steps *steps, bint training,
+) noexcept nogil:
     """Set what follows from weights and steps alone."""
     memset(job, 0, sizeof(Forward))
     job.kernels = weights.kernels
@@ -392,60 +306,147 @@ cdef void set_masks(Forward *job, Masks masks) noexcept:
         job.kind = LSTM_VARIANT
 
 
-cdef Buffer take_forward_workspace(Forward *job, int threads):
+cdef void place_forward_workspace(Forward *job, int threads, Memory *memory) noexcept nogil:
     """Memory for all that does not stay: in training, the tape has the rest."""
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count), B = job.steps.B
-    cdef ptrdiff_t sizes[9]
-    cdef real *pieces[9]
-    cdef size_t total = 0
-    cdef bint lone = not job.training
-    cdef int i
+    cdef bint wants_gates = job.kind != LSTM and job.kind != GRU
     rows = min(rows, max(job.chunk_rows, B))
-    sizes[:] = [
-        max(n.Hp, n.Rp),
-        threads * B * n.I if job.steps.order != NULL else 0,
-        threads * job.kernels.tile_rows * 4 * job.kernels.lanes,
-        rows * n.Z if lone and not job.fused else 0,
-        B * n.Z if lone and job.kind != LSTM and job.kind != GRU else 0,
-        B * job.parts.size if lone and job.kind != LSTM else 0,
-        B * n.Rp if job.dropout != NULL else 0,
-        3 * B * n.Rp if lone else 0,
-        B * n.Hp if lone else 0]
-    for i in range(9):
-        total += padded(sizes[i] * sizeof(real))
-    cdef Buffer buffer = Buffer(total)
-    for i in range(9):
-        pieces[i] = <real *>buffer.take(sizes[i] * sizeof(real))
-    memset(pieces[0], 0, sizes[0] * sizeof(real))
-    job.zeros = pieces[0]
-    job.x_step = pieces[1]
-    job.scratch = pieces[2]
-    job.chunk = pieces[3]
-    job.u = pieces[6]
-    if lone:
-        job.gates = pieces[4] if sizes[4] else NULL
-        job.extra = pieces[5]
-        job.h = pieces[7]
-        job.c = pieces[8]
+    job.zeros = take_zeros(memory, max(n.Hp, n.Rp))
+    job.x_step = take(memory, threads * B * n.I if job.steps.order != NULL else 0)
+    job.scratch = take(memory, threads * job.kernels.tile_rows * 4 * job.kernels.lanes)
+    job.u = take(memory, B * n.Rp if job.dropout != NULL else 0)
+    if not job.training:
+        job.chunk = take(memory, rows * n.Z if not job.fused else 0)
+        job.gates = take(memory, B * n.Z) if wants_gates else NULL
+        job.extra = take(memory, B * job.parts.size if job.kind != LSTM else 0)
         # columns beyond R and H are read, and stay as they are
-        memset(job.h, 0, sizes[7] * sizeof(real))
-        memset(job.c, 0, sizes[8] * sizeof(real))
+        job.h = take_zeros(memory, 3 * B * n.Rp)
+        job.c = take_zeros(memory, B * n.Hp)
+
+
+cdef Buffer take_forward_workspace(Forward *job, int threads):
+    cdef Memory memory = Memory(NULL, 0)
+    place_forward_workspace(job, threads, &memory)
+    cdef Buffer buffer = Buffer(memory.taken)
+    memory = memory_of(buffer, memory.taken)
+    place_forward_workspace(job, threads, &memory)
     return buffer
+
+
+cdef void place_tape(Forward *job, Memory *memory) noexcept nogil:
+    """Memory for what training keeps."""
+    cdef const Sizes *n = &job.size
+    cdef ptrdiff_t B = job.steps.B, rows = first_row(&job.steps, job.steps.count)
+    job.gates = take(memory, rows * n.Z)
+    job.extra = take(memory, rows * job.parts.size if job.kind != LSTM else 0)
+    job.h = take(memory, (B + rows) * n.Rp)
+    job.c = NULL
+    if job.kind == LSTM or job.kind == LSTM_VARIANT:
+        job.c = take(memory, (B + rows) * n.Hp)
+
+
+def tape_bytes(Weights weights, rows, B):
+    """Bytes that `place_tape` takes without masks; rows and B may be symbols, as PyTorch has."""
+    cdef const Sizes *n = &weights.packed.size
+    cdef int kind = weights.packed.kind
+    widths = [
+        rows * n.Z, rows * (weights.packed.parts.size if kind != LSTM else 0), (B + rows) * n.Rp]
+    if kind == LSTM or kind == LSTM_VARIANT:
+        widths.append((B + rows) * n.Hp)
+    return sum((width * sizeof(real) + 63) // 64 * 64 for width in widths)
+
+
+cdef class Tape:
+    """What `backward` needs of a forward call: gates, cell and hidden states, and x itself.
+
+    All but x is one piece of memory. With it, weights, x and the arguments of `forward` a tape can
+    be made again, so that others may keep it as plain bytes.
+    """
+
+    cdef Weights weights
+    cdef Schedule schedule
+    cdef Masks masks
+    cdef int kind
+    cdef bint packed
+    cdef readonly object x
+    cdef readonly object memory
+    cdef readonly Py_ssize_t nbytes
+    cdef real *gates
+    cdef real *extra
+    cdef real *h
+    cdef real *c
+
+    def __init__(
+        self, Weights weights, object x, const ptrdiff_t[::1] lengths, bint reverse,
+        unsigned char[::1] memory, *, bint packed=False,
+    ):
+        """The tape of a call without masks, from x as the core had it and what was `memory`."""
+        cdef const real[:, :, :] view = x
+        cdef Schedule schedule = schedule_of(view, lengths, reverse, packed)
+        cdef Memory pieces = Memory(<char *>&memory[0], 0)
+        cdef Forward job
+        begin_forward(&job, &weights.packed, &schedule.steps, True)
+        place_tape(&job, &pieces)
+        if memory.shape[0] != <ptrdiff_t>pieces.taken:
+            raise ValueError(f"memory: expected {pieces.taken} bytes, got {memory.shape[0]}")
+        self.memory = memory
+        self.set(&job, weights, schedule, x, packed, pieces.taken)
+
+    cdef int set(
+        self, const Forward *job, Weights weights, Schedule schedule, object x, bint packed,
+        size_t nbytes,
+    ) except -1:
+        self.weights = weights
+        self.schedule = schedule
+        self.kind = job.kind
+        self.packed = packed
+        self.x = x
+        self.nbytes = nbytes
+        self.gates = job.gates
+        self.extra = job.extra
+        self.h = job.h
+        self.c = job.c
+        return 0
+
+
+cdef Schedule schedule_of(
+    const real[:, :, :] x, const ptrdiff_t[::1] lengths, bint reverse, bint packed,
+):
+    if packed:
+        return Schedule(lengths[0], lengths.shape[0], lengths, reverse)
+    return Schedule(x.shape[0], x.shape[1], lengths, reverse)
 
 
 cdef Tape start_tape(
     Forward *job, Weights weights, Schedule schedule, Masks masks, object x, bint packed,
 ):
+    cdef Memory memory = Memory(NULL, 0)
     cdef Tape tape = Tape.__new__(Tape)
-    tape.begin(weights, schedule, job.kind, x, packed)
+    cdef Buffer buffer
+    place_tape(job, &memory)
+    tape.memory = buffer = Buffer(memory.taken)
+    memory = memory_of(buffer, memory.taken)
+    place_tape(job, &memory)
+    clear_gaps(job, &memory)
     tape.masks = masks
-    tape.divide(NULL)
-    job.gates = tape.gates
-    job.extra = tape.extra
-    job.h = tape.h
-    job.c = tape.c
+    tape.set(job, weights, schedule, x, packed, memory.taken)
     return tape
+
+
+cdef void clear_gaps(const Forward *job, const Memory *memory) noexcept nogil:
+    """Set to 0 what no step writes, so that equal calls make equal bytes."""
+    cdef char *h_end = memory.start + memory.taken if job.c == NULL else <char *>job.c
+    cdef char *ends[4]
+    cdef int i
+    if memory.taken == 0:
+        return
+    if job.size.R != job.size.Rp:
+        memset(job.h, 0, h_end - <char *>job.h)
+    ends[:] = [<char *>job.extra, <char *>job.h, h_end, memory.start + memory.taken]
+    for i in range(4):
+        if ends[i] > memory.start:
+            memset(ends[i] - 64, 0, 64)
 
 
 def forward(
@@ -463,14 +464,14 @@ def forward(
     cdef Schedule schedule = schedule_of(x, lengths, reverse, packed)
     cdef const Steps *steps = &schedule.steps
     cdef ptrdiff_t B = steps.B, rows
-    cdef const Sizes *n = &weights.size
+    cdef const Sizes *n = &weights.packed.size
     cdef Forward job
     cdef Buffer buffer
     cdef Masks masks = None
     cdef Tape tape = None
     cdef int threads
-    cdef ptrdiff_t j, b
-    begin_forward(&job, weights, steps, training)
+    cdef ptrdiff_t j, b, span
+    begin_forward(&job, &weights.packed, steps, training)
     if zoneout_h is not None or zoneout_c is not None or dropout is not None:
         masks = Masks(schedule, zoneout_h, zoneout_c, dropout, weights)
         set_masks(&job, masks)
@@ -504,6 +505,11 @@ def forward(
         memcpy(job.h_n + b * n.R, job.h + j * n.Rp, n.R * sizeof(real))
         if job.c_n != NULL:
             memcpy(job.c_n + b * n.H, job.c + j * n.Hp, n.H * sizeof(real))
-    with nogil:
-        run_team(forward_thread, &job, threads)
+    span = max(<ptrdiff_t>1, <ptrdiff_t>(UNINTERRUPTED / (<double>B * n.Z * (n.I + n.R))))
+    while job.end < steps.count:
+        job.begin = job.end
+        job.end = min(steps.count, job.begin + span)
+        with nogil:
+            run_team(forward_thread, &job, threads)
+        PyErr_CheckSignals()
     return tape

@@ -36,6 +36,24 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def check_size(name: str, value: Any, least: int = 1) -> int:
+    """Return `value` as an integer of at least `least`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return int(value)
+
+
+def check_probability(name: str, value: Any) -> float:
+    """Return `value` as a float in [0, 1]."""
+    if not is_number(value):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a probability, got {value}")
+    return float(value)
+
+
 def check_bound(name: str, value: Any) -> float | None:
     """Return `value` as a positive Python float, or None."""
     if value is None:
@@ -76,6 +94,13 @@ def check_activation(name: str, value: Any) -> Activation:
     if kind == "scaled_tanh" and alpha == 0:
         raise ValueError(f"{name}: expected scaled_tanh with alpha other than 0, got {alpha}")
     return kind, alpha, beta
+
+
+def shortest(activation: Activation) -> ActivationLike:
+    """Return an activation as a user would write it."""
+    name = activation[0]
+    plain = activation == check_activation("", name)
+    return name if plain else activation[: 1 + len(ACTIVATIONS[name])]
 
 
 def check_activations(values: Any, roles: tuple[str, ...]) -> tuple[Activation, ...]:

@@ -20,7 +20,9 @@ cdef class Buffer:
 
 cdef size_t padded(size_t size) noexcept nogil
 
-cdef const void *kernels_of(bint double_precision) noexcept
+cdef const void *kernels_of(bint double_precision) noexcept nogil
+cdef void *take_block(size_t size) noexcept nogil
+cdef void free_block(void *memory) noexcept nogil
 cdef int threads_for(double operations) noexcept nogil
 cdef void run_team(team_body body, void *job, int threads) noexcept nogil
 cdef void barrier(int threads) noexcept nogil

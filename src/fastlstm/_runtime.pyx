@@ -38,7 +38,7 @@ cdef object _isa = None
 cdef int _threads = 1
 
 
-cdef const void *kernels_of(bint double_precision) noexcept:
+cdef const void *kernels_of(bint double_precision) noexcept nogil:
     """The kernel_table of float64 or float32 in use."""
     return _kernels[double_precision]
 
@@ -163,6 +163,15 @@ cdef int threads_for(double operations) noexcept nogil:
 cdef size_t padded(size_t size) noexcept nogil:
     """`size` bytes rounded up to whole cache lines."""
     return (size + 63) & ~<size_t>63
+
+
+cdef void *take_block(size_t size) noexcept nogil:
+    """Memory at 64 bytes that is nobody's but the caller's, or NULL."""
+    return memory_take(size)
+
+
+cdef void free_block(void *memory) noexcept nogil:
+    memory_free(memory)
 
 
 cdef enum:

@@ -12,27 +12,33 @@
 # e) Arguments have been checked: shapes fit, the last dimension of x, y, dy, dx is contiguous.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY
 from libc.stdint cimport PTRDIFF_MAX
 from libc.string cimport memcpy, memset
 
 from fastlstm._blas cimport gemm
-from fastlstm._runtime cimport Buffer, barrier, kernels_of, padded, run_team, threads_for
+from fastlstm._runtime cimport (
+    Buffer, barrier, free_block, kernels_of, padded, run_team, take_block, threads_for)
 
 include "_kernels/_table.pxi"
 
 cdef enum:
     CHUNK_BYTES = 256 << 10  # of gates; a part of any L2
+    UNINTERRUPTED = 1 << 30  # multiply-adds between looks for Ctrl-C, some 20 ms on one core
     MOST_LANES = 16
 
 
-cdef const kernel_table *kernels() noexcept:
+cdef const kernel_table *kernels() noexcept nogil:
     return <const kernel_table *>kernels_of(sizeof(real) == sizeof(double))
 
 
+include "_memory.pxi"
 include "_steps.pxi"
 include "_weights.pxi"
 include "_forward.pxi"
 include "_backward.pxi"
 include "_stream.pxi"
+include "_plan.pxi"
+include "_trace.pxi"
 include "_probe.pxi"

@@ -2,6 +2,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+C_API_CAPSULE: object
+C_API_ADDRESS: int
+
 class Weights:
     H: int
     def __init__(
@@ -40,7 +43,7 @@ class Tape:
         packed: bool = False,
     ) -> None: ...
 
-def tape_sizes(weights: Weights, rows: Any, B: Any) -> list: ...
+def tape_bytes(weights: Weights, rows: Any, B: Any) -> Any: ...
 
 class Stream:
     state: Any
@@ -80,6 +83,7 @@ def backward(
     dw_proj: NDArray | None = None,
     dlayer_norm: NDArray | None = None,
 ) -> None: ...
+def copy_from_tape(tape: Tape, name: str, block: int, out: NDArray) -> None: ...
 def fingerprint(params: NDArray) -> bytes: ...
 def sigmoid(x: NDArray, y: NDArray) -> None: ...
 def tanh(x: NDArray, y: NDArray) -> None: ...

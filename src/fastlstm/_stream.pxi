@@ -45,7 +45,7 @@ cdef class Stream:
         for l in range(self.L):
             job = &jobs[l]
             weights = self.layer._pack(l, 0, False)
-            begin_forward(job, weights, &schedule.steps, False)
+            begin_forward(job, &weights.packed, &schedule.steps, False)
             expected = self.layer._expected_zoneout()
             if expected != (None, None):
                 masks = Masks(schedule, expected[0], expected[1], None, weights)
@@ -107,7 +107,7 @@ cdef class Stream:
         cdef Share share
         cdef Forward *job
         cdef real *h = <real *>x
-        cdef ptrdiff_t l, b, stride
+        cdef ptrdiff_t l, b, stride = 0
         for l in range(self.L):
             job = &self.jobs[l]
             share = Share(0, 1, 0, job.size.P)

@@ -1,76 +1,25 @@
-"""Layers that own their parameters: `LSTM`.
+"""Layers that own their parameters: `LSTM`, `GRU`, `RNN`. What they share is in `_recurrent`."""
 
-Decisions:
-a) All parameters of a layer are views of one flat buffer, so that an optimizer makes one pass.
-b) Packed weights are kept between calls together with a fingerprint of the parameters they were
-   made of. A call compares fingerprints (as fast as memory can be read), so a change in place is
-   always seen and unchanged weights are never packed again.
-c) Packed weights are never modified, only replaced: any number of threads may run one layer.
-"""
-
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from fastlstm._arguments import REAL_DTYPES, check_lengths, check_optional, check_real
-from fastlstm._calls import CORES, make_weights, run_backward, run_forward
+from fastlstm._arguments import check_optional
+from fastlstm._options import (
+    ActivationLike,
+    check_activation,
+    check_activations,
+    check_bound,
+    check_size,
+    shortest,
+)
+from fastlstm._recurrent import Gradients, Recurrent, Tape
 
-if TYPE_CHECKING:
-    from fastlstm._sequence_float32 import Stream
-
-State = tuple[NDArray, NDArray]
-
-
-class Gradients(NamedTuple):
-    """Result of a layer's backward call.
-
-    Attributes
-    ----------
-    x : array in the shape of the layer's input
-    state : tuple of arrays
-        Gradients with respect to the initial state, also where it was not given (then it was 0).
-    params : dict of arrays
-        Gradients with respect to the parameters, under the keys of the layer's ``params``.
-    flat : 1-d array
-        The buffer of which ``params`` are views, in the order of the layer's ``flat``.
-    """
-
-    x: NDArray
-    state: State
-    params: dict[str, NDArray]
-    flat: NDArray
+__all__ = ["GRU", "LSTM", "RNN", "Gradients", "Tape"]
 
 
-class Tape(NamedTuple):
-    """What a layer's backward call needs of its forward call."""
-
-    layer: "LSTM"
-    directions: list[list[Any]]
-    masks: list[NDArray]
-    shape: tuple[int, int]
-    ragged: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that the tape holds, the input not counted."""
-        tapes = sum(tape.nbytes for layer in self.directions for tape in layer)
-        return tapes + sum(mask.nbytes for mask in self.masks)
-
-    def __repr__(self) -> str:
-        return f"<Tape of {self.layer!r}, {self.nbytes / 1e6:.1f} MB>"
-
-
-def check_size(name: str, value: Any, least: int = 1) -> int:
-    """Return `value` as an integer of at least `least`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
-    return int(value)
-
-
-class LSTM:
+class LSTM(Recurrent):
     """A stack of LSTM layers, in one direction or both.
 
     Parameters
@@ -86,15 +35,36 @@ class LSTM:
     batch_first : bool
         Whether ``x`` and ``y`` are (B, T, ...) instead of (T, B, ...). States are not affected.
     dropout : float
-        Probability of dropping an output between layers, in `forward` only.
+        Probability of dropping an output between layers, drawn anew at each step.
     bidirectional : bool
         Run a second set of weights from each sequence's end; ``y`` has both outputs side by side.
-    proj_size, peephole
-        Not implemented yet.
+    input_dropout, recurrent_dropout : float
+        Probabilities of variational dropout (Gal & Ghahramani 2016, arXiv:1512.05287) on the input
+        of each layer and on h where it is fed back: one mask for all steps of a sequence.
+    zoneout_h : float
+        Probability that a unit keeps its old h for a step (Krueger et al. 2017,
+        arXiv:1606.01305). Outside `forward`, the expectation stands in for the draw.
     dtype : float32 or float64
         Of the parameters and of all arrays that go in and out.
     rng : None, int or numpy.random.Generator
-        For the initial parameters, uniform in +-1/sqrt(H) as PyTorch's, and for dropout.
+        For the initial parameters, uniform in +-1/sqrt(H) as PyTorch's, and for the masks of
+        dropout and zoneout, which only `forward` draws.
+    proj_size : int
+        Size R of a projection of h (Sak, Senior & Beaufays 2014, arXiv:1402.1128); 0 for none.
+    peephole : bool
+        Whether the gates see the cell state (Gers, Schraudolph & Schmidhuber 2002).
+    coupled : bool
+        Whether the forget gate is 1 - i (Greff et al. 2017): then three gates i, g, o.
+    layer_norm : bool
+        Whether the gates and the cell are normalised (Ba, Kiros & Hinton 2016, arXiv:1607.06450).
+    clip : float, optional
+        Bound of the input of every activation, as ONNX's; for inference only.
+    cell_clip, proj_clip : float, optional
+        Bounds of the cell state and of the projection.
+    zoneout_c : float
+        As zoneout_h, for the cell state.
+    activations : tuple of three
+        Of the gates, the candidate g and the output, see `lstm_forward`.
     forget_bias : float, optional
         Initial bias of the forget gates; 1 helps to learn long lags (Jozefowicz, Zaremba &
         Sutskever 2015).
@@ -102,8 +72,10 @@ class LSTM:
     Attributes
     ----------
     params : dict of arrays
-        ``weight_ih_l0`` (4H, I), ``weight_hh_l0`` (4H, H), ``bias_l0`` (4H,), with the suffix
-        ``_reverse`` for the other direction; gates in the order i, f, g, o. They are writable
+        ``weight_ih_l0`` (4H, I), ``weight_hh_l0`` (4H, R), ``bias_l0`` (4H,), with the suffix
+        ``_reverse`` for the other direction; gates in the order i, f, g, o. As far as asked for,
+        ``weight_hr_l0`` (R, H), ``peephole_l0`` (3, H) for i, f, o, and ``layer_norm_l0`` (10, H):
+        gains of the input's and of the recurrent product, gain and shift of c. They are writable
         views of `flat`; a change in place is seen by the next call.
     flat : 1-d array
         All parameters.
@@ -124,6 +96,9 @@ class LSTM:
     ((10, 2, 8), (1, 2, 8))
     """
 
+    cell = "lstm"
+    _blocks = ("f", "i", "g", "o")
+
     def __init__(
         self,
         input_size: int,
@@ -136,325 +111,281 @@ class LSTM:
         bidirectional: bool = False,
         proj_size: int = 0,
         peephole: bool = False,
+        coupled: bool = False,
+        layer_norm: bool = False,
+        clip: float | None = None,
+        cell_clip: float | None = None,
+        proj_clip: float | None = None,
+        zoneout_h: float = 0.0,
+        zoneout_c: float = 0.0,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh", "tanh"),
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
         forget_bias: float | None = None,
     ):
-        if proj_size:
-            raise NotImplementedError("proj_size: not implemented yet")
-        if peephole:
-            raise NotImplementedError("peephole: not implemented yet")
-        self.input_size = check_size("input_size", input_size)
-        self.hidden_size = check_size("hidden_size", hidden_size)
-        self.num_layers = check_size("num_layers", num_layers)
-        self.bias = bool(bias)
-        self.batch_first = bool(batch_first)
-        self.dropout = float(dropout)
-        self.bidirectional = bool(bidirectional)
-        self.dtype = np.dtype(dtype)
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout: expected a probability, got {dropout}")
-        if self.dtype not in REAL_DTYPES:
-            raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
-        self._rng = np.random.default_rng(rng)
-        bound = 1 / np.sqrt(self.hidden_size)
-        size = sum(int(np.prod(shape)) for shape in self._shapes().values())
-        self._own(self._rng.uniform(-bound, bound, size).astype(self.dtype))
-        if forget_bias is not None:
-            H = self.hidden_size
-            for name, param in self.params.items():
-                if name.startswith("bias"):
-                    param[H : 2 * H] = forget_bias
+        self.proj_size = check_size("proj_size", proj_size, least=0)
+        self.peephole = bool(peephole)
+        self.layer_norm = bool(layer_norm)
+        self.coupled = bool(coupled)
+        if proj_clip is not None and not proj_size:
+            raise ValueError(f"proj_clip: expected None without proj_size, got {proj_clip}")
+        self._cell_options = {
+            "coupled": self.coupled,
+            "clip": check_bound("clip", clip),
+            "cell_clip": check_bound("cell_clip", cell_clip),
+            "proj_clip": check_bound("proj_clip", proj_clip),
+            "activations": check_activations(activations, ("gates", "candidate", "output")),
+        }
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            input_dropout=input_dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout_h=zoneout_h,
+            zoneout_c=zoneout_c,
+            dtype=dtype,
+            rng=rng,
+        )
+        if forget_bias is not None and coupled:
+            raise ValueError("forget_bias: expected None with coupled gates")
+        H = self.hidden_size
+        for name, param in self.params.items():
+            if forget_bias is not None and name.startswith("bias"):
+                param[H : 2 * H] = forget_bias
+            if name.startswith("layer_norm"):
+                param[:-1], param[-1] = 1, 0
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        H, I = self.hidden_size, self.input_size
-        shapes: dict[str, tuple[int, ...]] = {}
-        for layer in range(self.num_layers):
-            for suffix in self._suffixes(layer):
-                shapes[f"weight_ih_{suffix}"] = (4 * H, I)
-                shapes[f"weight_hh_{suffix}"] = (4 * H, H)
-                if self.bias:
-                    shapes[f"bias_{suffix}"] = (4 * H,)
-            I = H * self.num_directions
+    def _weight_shapes(self, I: int) -> dict[str, tuple[int, ...]]:
+        H, R, G = self.hidden_size, self.output_size, 3 if self.coupled else 4
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (G * H, I), "weight_hh": (G * H, R)}
+        if self.bias:
+            shapes["bias"] = (G * H,)
+        if self.proj_size:
+            shapes["weight_hr"] = (R, H)
+        if self.peephole:
+            shapes["peephole"] = (G - 1, H)
+        if self.layer_norm:
+            shapes["layer_norm"] = (2 * G + 2, H)
         return shapes
 
-    def _suffixes(self, layer: int) -> list[str]:
-        return [f"l{layer}", f"l{layer}_reverse"][: self.num_directions]
-
     @property
-    def num_directions(self) -> int:
-        """2 if bidirectional, else 1."""
-        return 2 if self.bidirectional else 1
+    def output_size(self) -> int:
+        """Features of a direction's output: proj_size, or hidden_size."""
+        return self.proj_size or self.hidden_size
 
-    def _views(self, flat: NDArray) -> dict[str, NDArray]:
-        views, start = {}, 0
-        for name, shape in self._shapes().items():
-            size = int(np.prod(shape))
-            views[name] = flat[start : start + size].reshape(shape)
-            start += size
-        return views
-
-    def _own(self, flat: NDArray) -> None:
-        """Make `flat` the parameters."""
-        self.flat = flat
-        self.params = self._views(flat)
-        # per layer and direction: its weights, the part of flat that they are, what is packed
-        self._weights: list[list[tuple]] = []
-        self._parts: list[list[NDArray]] = []
-        self._packed: list[list[tuple[bytes, Any] | None]] = []
-        start = 0
-        for layer in range(self.num_layers):
-            weights, parts = [], []
-            for suffix in self._suffixes(layer):
-                arrays = tuple(
-                    self.params.get(f"{kind}_{suffix}")
-                    for kind in ("weight_ih", "weight_hh", "bias")
-                )
-                size = sum(a.size for a in arrays if a is not None)
-                weights.append(arrays)
-                parts.append(flat[start : start + size])
-                start += size
-            self._weights.append(weights)
-            self._parts.append(parts)
-            self._packed.append([None] * self.num_directions)
-        self._core = CORES[self.dtype]
-
-    def __getstate__(self) -> dict[str, Any]:
-        derived = ("params", "_weights", "_parts", "_packed", "_core")
-        return {name: value for name, value in self.__dict__.items() if name not in derived}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._own(state["flat"])
-
-    def __repr__(self) -> str:
-        options = [f"{self.input_size}, {self.hidden_size}"]
-        if self.num_layers != 1:
-            options.append(f"num_layers={self.num_layers}")
-        if not self.bias:
-            options.append("bias=False")
-        if self.batch_first:
-            options.append("batch_first=True")
-        if self.dropout:
-            options.append(f"dropout={self.dropout}")
-        if self.bidirectional:
-            options.append("bidirectional=True")
-        if self.dtype != np.float32:
-            options.append(f"dtype={self.dtype}")
-        return f"LSTM({', '.join(options)})"
-
-    def _pack(self, layer: int, direction: int, training: bool):
-        """Return packed weights that agree with the parameters as they are now."""
-        fingerprint = self._core.fingerprint(self._parts[layer][direction])
-        packed = self._packed[layer][direction]
-        if packed is None or packed[0] != fingerprint:
-            packed = (
-                fingerprint,
-                make_weights(self._core, "lstm", *self._weights[layer][direction]),
-            )
-            self._packed[layer][direction] = packed
-        if training:
-            packed[1].prepare_backward(*self._weights[layer][direction][:2])
-        return packed[1]
-
-    def _expected_zoneout(self) -> tuple[None, None]:
-        return None, None
-
-    def _check_input(self, x: ArrayLike) -> NDArray:
-        """Return x as (T, B, I)."""
-        x = check_real("x", x)
-        order = "(B, T, {})" if self.batch_first else "(T, B, {})"
-        if x.ndim != 3 or x.shape[2] != self.input_size:
-            raise ValueError(f"x: expected {order.format(self.input_size)}, got {x.shape}")
-        if x.dtype != self.dtype:
-            raise TypeError(f"x: expected {self.dtype}, the dtype of the layer, got {x.dtype}")
-        return x.transpose(1, 0, 2) if self.batch_first else x
+    def _config(self) -> dict[str, Any]:
+        return super()._config() | {
+            "proj_size": self.proj_size,
+            "peephole": self.peephole,
+            "layer_norm": self.layer_norm,
+            "zoneout_c": self.zoneout_c,
+            **self._cell_config(),
+        }
 
     def _check_state(self, name: str, state: Any, B: int) -> tuple[NDArray | None, NDArray | None]:
         if state is None:
             return None, None
         if not isinstance(state, (tuple, list)) or len(state) != 2:
             raise TypeError(f"{name}: expected a pair (h, c), got {type(state).__name__}")
-        shape = (self.num_layers * self.num_directions, B, self.hidden_size)
-        h, c = (
-            check_optional(f"{name}[{i}]", part, shape, self.dtype) for i, part in enumerate(state)
-        )
-        return h, c
-
-    def _dropout_mask(self, shape: tuple[int, ...]) -> NDArray:
-        """Return what to multiply with: 0, or where it is kept 1 / (1 - dropout)."""
-        kept = self._rng.random(shape) >= self.dropout
-        scale = 1 / (1 - self.dropout) if self.dropout < 1 else 0
-        return np.multiply(kept, scale, dtype=self.dtype)
-
-    def _run(self, x: ArrayLike, state: Any, lengths: ArrayLike | None, training: bool):
-        x = self._check_input(x)
-        T, B, _ = x.shape
-        h_0, c_0 = self._check_state("state", state, B)
-        lengths = check_lengths(lengths, T, B)
-        H, D, L = self.hidden_size, self.num_directions, self.num_layers
-        h_n = np.empty((L * D, B, H), self.dtype)
-        c_n = np.empty((L * D, B, H), self.dtype)
-        tapes: list[list[Any]] = [[] for _ in range(L)]
-        masks: list[NDArray] = []
-        for layer in range(L):
-            if self.batch_first and layer == L - 1:
-                y = np.empty((B, T, D * H), self.dtype).transpose(1, 0, 2)
-            else:
-                y = np.empty((T, B, D * H), self.dtype)
-            for direction in range(D):
-                i = layer * D + direction
-                tape = run_forward(
-                    self._core,
-                    self._pack(layer, direction, training),
-                    x,
-                    None if h_0 is None else h_0[i],
-                    None if c_0 is None else c_0[i],
-                    lengths,
-                    direction == 1,
-                    training,
-                    y if D == 1 else y[:, :, direction * H : (direction + 1) * H],
-                    h_n[i],
-                    c_n[i],
-                )
-                tapes[layer].append(tape)
-            x = y
-            if training and self.dropout and layer < L - 1:
-                masks.append(self._dropout_mask(y.shape))
-                x = y * masks[-1]
-        if self.batch_first:
-            y = y.transpose(1, 0, 2)
-        tape = Tape(self, tapes, masks, (T, B), lengths is not None) if training else None
-        return y, (h_n, c_n), tape
-
-    def __call__(
-        self, x: ArrayLike, state: Any = None, *, lengths: ArrayLike | None = None
-    ) -> tuple[NDArray, State]:
-        """Run the layers for inference.
-
-        Parameters
-        ----------
-        x : (T, B, I) array, or (B, T, I) if batch_first
-            In the dtype of the layer.
-        state : pair of (num_layers * num_directions, B, H) arrays, optional
-            Initial h and c; zero by default.
-        lengths : (B,) integers in [0, T], optional
-            Where the sequences end, in any order.
-
-        Returns
-        -------
-        y : (T, B, num_directions * H) array, or (B, T, ...)
-            Outputs of the last layer; zero from a sequence's end on.
-        state : pair of arrays
-            h and c after each sequence's last step.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument does not fit; the message names it.
-        """
-        y, state, _ = self._run(x, state, lengths, training=False)
-        return y, state
-
-    def forward(
-        self, x: ArrayLike, state: Any = None, *, lengths: ArrayLike | None = None
-    ) -> tuple[NDArray, State, Tape]:
-        """Run the layers for training: as a call, with dropout, and keeping what `backward` needs.
-
-        The tape refers to `x`, which must not change before `backward`; weights may.
-
-        Returns
-        -------
-        y, state
-            As of a call.
-        tape : Tape
-            For `backward`, any number of times.
-        """
-        y, state, tape = self._run(x, state, lengths, training=True)
-        return y, state, tape
-
-    def backward(self, tape: Tape, dy: ArrayLike | None = None, dstate: Any = None) -> Gradients:
-        """Backpropagate through time.
-
-        Parameters
-        ----------
-        tape : Tape
-            From `forward` of this layer.
-        dy : array in the shape of y, optional
-            Gradient of the loss with respect to ``y``.
-        dstate : pair of arrays in the shape of the state, optional
-            Gradients with respect to the final h and c.
-
-        Returns
-        -------
-        Gradients
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument does not fit; the message names it.
-        """
-        if not isinstance(tape, Tape) or tape.layer is not self:
-            raise TypeError("tape: expected a tape from this layer's forward")
-        T, B = tape.shape
-        H, D, L = self.hidden_size, self.num_directions, self.num_layers
-        dh_n, dc_n = self._check_state("dstate", dstate, B)
-        shape = (B, T, D * H) if self.batch_first else (T, B, D * H)
-        dout = check_optional("dy", dy, shape, self.dtype)
-        if dout is not None and self.batch_first:
-            dout = dout.transpose(1, 0, 2)
-        flat = np.zeros_like(self.flat)
-        params = self._views(flat)
-        dh_0 = np.empty((L * D, B, H), self.dtype)
-        dc_0 = np.empty((L * D, B, H), self.dtype)
-        for layer in reversed(range(L)):
-            I = self.input_size if layer == 0 else D * H
-            parts: list[NDArray] = []
-            for direction, suffix in enumerate(self._suffixes(layer)):
-                i = layer * D + direction
-                parts.append(np.zeros((T, B, I), self.dtype))
-                run_backward(
-                    self._core,
-                    tape.directions[layer][direction],
-                    tape.ragged,
-                    direction == 1,
-                    None if dout is None else dout[:, :, direction * H : (direction + 1) * H],
-                    None if dh_n is None else dh_n[i],
-                    None if dc_n is None else dc_n[i],
-                    parts[-1],
-                    params[f"weight_ih_{suffix}"],
-                    params[f"weight_hh_{suffix}"],
-                    params.get(f"bias_{suffix}"),
-                    dh_0[i],
-                    dc_0[i],
-                )
-            dx = parts[0] if D == 1 else parts[0] + parts[1]
-            dout = dx * tape.masks[layer - 1] if layer and tape.masks else dx
-        return Gradients(
-            dx.transpose(1, 0, 2) if self.batch_first else dx, (dh_0, dc_0), params, flat
+        N = self.num_layers * self.num_directions
+        return (
+            check_optional(f"{name}[0]", state[0], (N, B, self.output_size), self.dtype),
+            check_optional(f"{name}[1]", state[1], (N, B, self.hidden_size), self.dtype),
         )
 
-    def stream(self, batch_size: int = 1) -> "Stream":
-        """Return a `Stream`, which runs the layers one time step after the other.
+    def _empty_state(self, B: int) -> tuple[NDArray, NDArray | None]:
+        N = self.num_layers * self.num_directions
+        return (
+            np.empty((N, B, self.output_size), self.dtype),
+            np.empty((N, B, self.hidden_size), self.dtype),
+        )
 
-        It takes the weights as they are now, and again at ``reset``.
 
-        Raises
-        ------
-        ValueError
-            If the layers are bidirectional: the other direction needs the end first.
+class GRU(Recurrent):
+    """A stack of gated recurrent units (Cho et al. 2014, arXiv:1406.1078).
 
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import fastlstm
-        >>> lstm = fastlstm.LSTM(3, 8, rng=0)
-        >>> x = np.ones((10, 1, 3), np.float32)
-        >>> stream = lstm.stream()
-        >>> y = np.stack([stream.step(x_t) for x_t in x])
-        >>> bool((y == lstm(x)[0]).all())
-        True
-        """
-        if self.bidirectional:
-            raise ValueError("stream: expected one direction, got a bidirectional LSTM")
-        return self._core.Stream(self, check_size("batch_size", batch_size))
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+    input_dropout, recurrent_dropout, zoneout_h, dtype, rng
+        As of `LSTM`.
+    reset_after : bool
+        Whether the reset gate acts on the recurrent product (PyTorch, cuDNN, Keras' default), which
+        then has a bias of its own, or on the state that enters it (Cho et al., ONNX's default).
+    clip : float, optional
+        Bound of the input of every activation, as ONNX's; for inference only.
+    activations : tuple of two
+        Of the gates and of the candidate n, see `lstm_forward`.
+
+    Attributes
+    ----------
+    params : dict of arrays
+        ``weight_ih_l0`` (3H, I), ``weight_hh_l0`` (3H, H), gates in the order r, z, n, and
+        ``bias_l0`` (4H,): r, z, n, and what is within the reset; (3H,) if not reset_after.
+    flat : 1-d array
+        All parameters, as of `LSTM`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of its range or of the wrong type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastlstm
+    >>> gru = fastlstm.GRU(3, 8, rng=0)
+    >>> y, h_n = gru(np.ones((10, 2, 3), np.float32))
+    >>> y.shape, h_n.shape
+    ((10, 2, 8), (1, 2, 8))
+    """
+
+    cell = "gru"
+    _blocks = ("n", "r", "z", "q")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        reset_after: bool = True,
+        clip: float | None = None,
+        zoneout_h: float = 0.0,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh"),
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | int | None = None,
+    ):
+        self.reset_after = bool(reset_after)
+        self._cell_options = {
+            "reset_after": self.reset_after,
+            "clip": check_bound("clip", clip),
+            "activations": check_activations(activations, ("gates", "candidate")),
+        }
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            input_dropout=input_dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout_h=zoneout_h,
+            dtype=dtype,
+            rng=rng,
+        )
+
+    def _weight_shapes(self, I: int) -> dict[str, tuple[int, ...]]:
+        H = self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (3 * H, I), "weight_hh": (3 * H, H)}
+        if self.bias:
+            shapes["bias"] = ((4 if self.reset_after else 3) * H,)
+        return shapes
+
+    def _config(self) -> dict[str, Any]:
+        return super()._config() | self._cell_config()
+
+
+class RNN(Recurrent):
+    """A stack of plain recurrent layers (Elman 1990), which long lags defeat: see `LSTM`.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+    input_dropout, recurrent_dropout, zoneout_h, dtype, rng
+        As of `LSTM`.
+    nonlinearity : str or tuple
+        ``"tanh"``, ``"relu"`` or another activation, see `lstm_forward`.
+    clip : float, optional
+        Bound of the input of the activation, as ONNX's; for inference only.
+
+    Attributes
+    ----------
+    params : dict of arrays
+        ``weight_ih_l0`` (H, I), ``weight_hh_l0`` (H, H), ``bias_l0`` (H,).
+    flat : 1-d array
+        All parameters, as of `LSTM`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of its range or of the wrong type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastlstm
+    >>> rnn = fastlstm.RNN(3, 8, rng=0)
+    >>> y, h_n = rnn(np.ones((10, 2, 3), np.float32))
+    >>> y.shape, h_n.shape
+    ((10, 2, 8), (1, 2, 8))
+    """
+
+    cell = "rnn"
+    _blocks = ()
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        nonlinearity: ActivationLike = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        clip: float | None = None,
+        zoneout_h: float = 0.0,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | int | None = None,
+    ):
+        self.nonlinearity = check_activation("nonlinearity", nonlinearity)
+        self._cell_options = {
+            "clip": check_bound("clip", clip),
+            "activations": (self.nonlinearity,),
+        }
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            input_dropout=input_dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout_h=zoneout_h,
+            dtype=dtype,
+            rng=rng,
+        )
+
+    def _weight_shapes(self, I: int) -> dict[str, tuple[int, ...]]:
+        H = self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (H, I), "weight_hh": (H, H)}
+        if self.bias:
+            shapes["bias"] = (H,)
+        return shapes
+
+    def _config(self) -> dict[str, Any]:
+        return super()._config() | {
+            "nonlinearity": shortest(self.nonlinearity),
+            "clip": self._cell_options["clip"],
+        }

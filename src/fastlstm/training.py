@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastlstm import _training
 from fastlstm._arguments import REAL_DTYPES, check_real
-from fastlstm.layers import check_size
+from fastlstm._options import check_size
 
 __all__ = [
     "SGD",

@@ -81,6 +81,34 @@ static int outer_product_agrees(int rows, int M)
     return ok;
 }
 
+/* The tiles of the gates: blocks that x and h add to, see kernels.h. */
+static int gates_agree(gates_function f, int x_first, int x_vectors, int h_first, int h_vectors,
+                       int rows, int panels)
+{
+    enum { I = 5, R = 7 };
+    const int N = panels * PANEL, X = x_vectors * LANES, U = h_vectors * LANES;
+    real init[2 * PANEL], z[TILE_ROWS * 2 * PANEL], x[TILE_ROWS * I], h[TILE_ROWS * R];
+    real w_x[2 * I * PANEL], w_h[2 * R * PANEL];
+#define FILL(a)                                                                                    \
+    for (size_t i = 0; i < sizeof a / sizeof *a; i++)                                              \
+        a[i] = (real)(rand() / (double)RAND_MAX - 0.5);
+    FILL(init) FILL(x) FILL(h) FILL(w_x) FILL(w_h)
+#undef FILL
+    f(z, N, init, 0, x, I, w_x, w_x, I, h, R, w_h, w_h, R, rows, panels);
+    int ok = 1;
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < N; j++) {
+            const int p = j / PANEL, in_x = j % PANEL - x_first * LANES, in_h = j % PANEL - h_first * LANES;
+            double sum = init[j];
+            for (int k = 0; k < I && in_x >= 0 && in_x < X; k++)
+                sum += (double)x[r * I + k] * w_x[(p * I + k) * X + in_x];
+            for (int k = 0; k < R && in_h >= 0 && in_h < U; k++)
+                sum += (double)h[r * R + k] * w_h[(p * R + k) * U + in_h];
+            ok = ok && fabs(sum - z[r * N + j]) <= 1e-5 * (1 + fabs(sum));
+        }
+    return ok;
+}
+
 int main(void)
 {
     const double sigmoid = largest_error(0, 20000), tanh_ = largest_error(1, 20000);
@@ -95,6 +123,14 @@ int main(void)
     for (int M = 1; M <= 13; M++)
         ok = ok && outer_product_agrees(9, M);
     check(ok, "outer products of 1 to 13 rows");
+    ok = 1;
+    for (int rows = 1; rows <= TILE_ROWS; rows++)
+        for (int panels = 1; panels <= (rows == 1 ? 2 : 1); panels++)
+            ok = ok && gates_agree(gates_lstm, 0, 4, 0, 4, rows, panels) &&
+                 gates_agree(gates_coupled, 1, 3, 1, 3, rows, panels) &&
+                 gates_agree(gates_gru, 0, 3, 1, 3, rows, panels) &&
+                 gates_agree(gates_gru_reset_before, 0, 3, 1, 2, rows, panels);
+    check(ok, "tiles of the gates of each cell");
     real x[100] = {0};
     real_bits before[FINGERPRINT_REALS], after[FINGERPRINT_REALS];
     fingerprint(before, x, 100);

@@ -11,6 +11,10 @@ cdef extern from "kernels.h":
         GRU_RESET_BEFORE
         RNN
         CELLS
+    enum:
+        SIGMOID
+        TANH
+        SOFTPLUS
     ctypedef struct activation:
         int kind
         real alpha, beta

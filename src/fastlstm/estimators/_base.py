@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
 from sklearn.utils import check_random_state, check_scalar  # type: ignore[import-untyped]
 
+from fastlstm._options import check_size
 from fastlstm.estimators._network import Data, Loss, Network, train, train_epoch
-from fastlstm.layers import check_size
 from fastlstm.training import AdamW
 
 PARAMETERS = """hidden_size : int

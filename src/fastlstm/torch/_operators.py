@@ -226,7 +226,7 @@ def _tape_size(mode, x, w_hh, w_hr, batch_sizes, B):
     some = np.zeros((N, 1), dtype), np.zeros((N, R), dtype)
     weights = make_weights(CORES[dtype], cell, *some, None, w_proj=w_proj, **options)
     rows = x.shape[0] * B if batch_sizes is None else x.shape[0]
-    return sum(CORES[dtype].tape_sizes(weights, rows, B))
+    return CORES[dtype].tape_bytes(weights, rows, B)
 
 
 @recurrence_backward.register_fake
