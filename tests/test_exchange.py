@@ -318,7 +318,7 @@ def test_from_keras_refuses_what_does_not_exist_here(keras, rng):
 
 
 def test_to_keras_refuses_what_keras_does_not_have():
-    for options in ({"proj_size": 2}, {"peephole": True}, {"zoneout_c": 0.1}):
+    for options in ({"proj_size": 2}, {"peephole": True}, {"zoneout_c": 0.1}, {"reverse": True}):
         with pytest.raises(ValueError, match=f"layer: expected {next(iter(options))}=.*Keras"):
             to_keras(fastlstm.LSTM(I, H, **options))
     with pytest.raises(TypeError, match="layer: expected LSTM, GRU or RNN, got list"):

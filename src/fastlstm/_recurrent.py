@@ -91,6 +91,7 @@ class Recurrent:
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
+        reverse: bool,
         input_dropout: float,
         recurrent_dropout: float,
         zoneout_h: float,
@@ -104,6 +105,9 @@ class Recurrent:
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
         self.bidirectional = bool(bidirectional)
+        self.reverse = bool(reverse)
+        if self.reverse and self.bidirectional:
+            raise ValueError("reverse: expected False for both directions, got True")
         self.dropout = check_probability("dropout", dropout)
         self.input_dropout = check_probability("input_dropout", input_dropout)
         self.recurrent_dropout = check_probability("recurrent_dropout", recurrent_dropout)
@@ -130,6 +134,9 @@ class Recurrent:
     def num_directions(self) -> int:
         """2 if bidirectional, else 1."""
         return 2 if self.bidirectional else 1
+
+    def _starts_at_end(self, direction: int) -> bool:
+        return self.reverse or direction == 1
 
     # --- parameters -------------------------------------------------------------------------------
 
@@ -196,6 +203,7 @@ class Recurrent:
             "batch_first": self.batch_first,
             "dropout": self.dropout,
             "bidirectional": self.bidirectional,
+            "reverse": self.reverse,
             "input_dropout": self.input_dropout,
             "recurrent_dropout": self.recurrent_dropout,
             "zoneout_h": self.zoneout_h,
@@ -333,7 +341,7 @@ class Recurrent:
                     None if h_0 is None else h_0[i],
                     None if c_0 is None else c_0[i],
                     lengths,
-                    direction == 1,
+                    self._starts_at_end(direction),
                     taped,
                     y if D == 1 else y[:, :, direction * R : (direction + 1) * R],
                     h_n[i],
@@ -457,7 +465,7 @@ class Recurrent:
                     self._core,
                     tape.directions[layer][direction],
                     tape.ragged,
-                    direction == 1,
+                    self._starts_at_end(direction),
                     None if dout is None else dout[:, :, direction * R : (direction + 1) * R],
                     None if dh_n is None else dh_n[i],
                     None if dc_n is None else dc_n[i],
@@ -485,7 +493,7 @@ class Recurrent:
         Raises
         ------
         ValueError
-            If the layers are bidirectional: the other direction needs the end first.
+            If the layers are bidirectional or reverse: that direction needs the end first.
 
         Examples
         --------
@@ -498,10 +506,8 @@ class Recurrent:
         >>> bool((y == lstm(x)[0]).all())
         True
         """
-        if self.bidirectional:
-            raise ValueError(
-                f"stream: expected one direction, got a bidirectional {type(self).__name__}"
-            )
+        if self.bidirectional or self.reverse:
+            raise ValueError(f"stream: expected the forward direction alone, got {self!r}")
         return self._core.Stream(self, check_size("batch_size", batch_size))
 
     def trace(
@@ -538,7 +544,7 @@ class Recurrent:
         traces = {}
         for layer, tapes in enumerate(tape.directions):
             for direction, suffix in enumerate(self._suffixes(layer)):
-                turned = direction == 1 and not tape.ragged
+                turned = self._starts_at_end(direction) and not tape.ragged
                 arrays = {}
                 for name in (*self._blocks, *("c" * (self.cell == "lstm")), "h"):
                     F = self.output_size if name == "h" else self.hidden_size
