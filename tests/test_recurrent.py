@@ -160,6 +160,18 @@ def test_gradients_equal_central_differences(isa, rng, name, dropouts, checkpoin
 
 
 @layers
+@pytest.mark.parametrize("checkpoint", [False, 3])
+def test_without_the_inputs_gradient_the_others_stay_the_same(isa, rng, name, checkpoint):
+    layer = make(name, num_layers=2, bidirectional=True)
+    x = normal(rng, (T, B, I))
+    y, _, tape = layer.forward(x, lengths=some_lengths(rng, T, B), checkpoint=checkpoint)
+    whole = layer.backward(tape, y)
+    part = layer.backward(tape, y, input_gradient=False)
+    assert part.x is None
+    assert_same_bits((part.state, part.flat), (whole.state, whole.flat))
+
+
+@layers
 def test_streams_give_the_bits_of_a_call(isa, dtype, rng, name):
     layer = make(name, dtype, num_layers=2)
     x, state = normal(rng, (T, B, I), dtype), random_state(rng, layer)

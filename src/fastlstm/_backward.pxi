@@ -331,7 +331,8 @@ cdef void backward_rows(Backward *job, int thread, int threads) noexcept nogil:
                 dy_stride = job.dy.stride_b
             backward_step_of_share(job, &share, s, at, dy, dy_stride, thread, threads)
         barrier(threads)
-        input_gradient(job, begin, lo, hi)
+        if job.dx.data != NULL:
+            input_gradient(job, begin, lo, hi)
         weight_gradients(job, begin, end, thread, threads)
         barrier(threads)
         end = begin
@@ -392,7 +393,10 @@ cdef int count_groups(const Backward *job) noexcept nogil:
 
 
 cdef Rows rows_of_group(Rows rows, int group, int count) noexcept nogil:
-    return Rows(rows.data + group * rows.stride_b, rows.stride_t, count * rows.stride_b, rows.F)
+    if count > 1:  # never where rows are packed
+        rows.data += group * rows.stride_b
+        rows.stride_b *= count
+    return rows
 
 
 cdef void store_state(
@@ -530,7 +534,7 @@ def backward(
 ):
     """Fill dx, dh_0 and dc_0, add to the rest; what was not given to `forward` is None.
 
-    dx must be zero where it is ragged.
+    dx must be zero where it is ragged; None, if nobody wants it, saves a product.
     """
     cdef const Packed *weights = &tape.weights.packed
     cdef const Sizes *n = &weights.size
@@ -543,7 +547,7 @@ def backward(
     cdef Groups groups
     cdef Memory memory = Memory(NULL, 0)
     cdef Buffer buffer
-    cdef ptrdiff_t B = x.shape[1]
+    cdef ptrdiff_t B = tape.schedule.steps.B
     cdef bint whole_rows
     cdef int threads, g, count
     if B == 0:
@@ -554,9 +558,9 @@ def backward(
         data_of(dlayer_norm))
     if db is not None:
         groups.to.b = &db[0]
-    rows_x = rows_of(x)
-    rows_dx = rows_of(dx)
-    rows_dy = Rows(NULL, 0, 0, n.R) if dy is None else rows_of(dy)
+    rows_x = rows_of(x, tape.packed)
+    rows_dx = Rows(NULL, 0, 0, n.I, False) if dx is None else rows_of(dx, tape.packed)
+    rows_dy = Rows(NULL, 0, 0, n.R, False) if dy is None else rows_of(dy, tape.packed)
     begin_backward(job, weights, tape.kind, steps, &rows_x, &rows_dy, &rows_dx, &groups.to)
     job.gates = tape.gates
     job.extra = tape.extra

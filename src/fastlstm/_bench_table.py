@@ -44,7 +44,7 @@ class Result(NamedTuple):
             "microseconds": {name: round(1e6 * t, 3) for name, t in self.times.items()},
             "ratio": None if self.ratio is None else round(self.ratio, 3),
             "gflops": round(self.operations / self.ours / 1e9, 2),
-            "least_microseconds": round(1e6 * self.least, 3),
+            "least_microseconds": round(1e6 * self.least, 6),
             "percent_of_roofline": round(self.percent, 1),
         }
 

@@ -57,10 +57,12 @@ def run_forward(
     dropout_h: NDArray | None = None,
     *,
     segment: int | None = None,
+    packed: bool = False,
 ):
     """Run one direction: fill y, h_n, c_n; return the tape for `run_backward`.
 
-    With a segment's length, the tape is `Checkpoints`.
+    With a segment's length, the tape is `Checkpoints`. If `packed`, x and y are
+    (1, sum of lengths, I or R), step after step, and lengths fall.
     """
     x = readable(x)
     masks = (zoneout_h, zoneout_c, dropout_h)
@@ -70,7 +72,7 @@ def run_forward(
         return tape
     if reverse and lengths is None:
         x, y = x[::-1], y[::-1]
-    if lengths is not None:
+    if lengths is not None and not packed:
         y[...] = 0
     turned = reverse and lengths is None
     rates: tuple[Any, ...] = ()
@@ -92,6 +94,7 @@ def run_forward(
         h_n,
         c_n,
         *rates,
+        packed=packed,
     )
 
 
@@ -119,7 +122,7 @@ def run_backward(
         tape.backward(dy, dh_n, dc_n, dx, *gradients)
         return
     if reverse and not ragged:
-        dx = dx[::-1]
+        dx = None if dx is None else dx[::-1]
         dy = None if dy is None else dy[::-1]
     core.backward(tape, dy, readable_or_none(dh_n), readable_or_none(dc_n), dx, *gradients)
 
@@ -210,7 +213,7 @@ class Checkpoints:
         dy: NDArray | None,
         dh: NDArray | None,
         dc: NDArray | None,
-        dx: NDArray,
+        dx: NDArray | None,
         dw_ih: NDArray,
         dw_hh: NDArray,
         db: NDArray | None,
@@ -237,7 +240,7 @@ class Checkpoints:
                 None if dy is None else dy[steps],
                 dh,
                 dc,
-                dx[steps],
+                None if dx is None else dx[steps],
                 dw_ih,
                 dw_hh,
                 db,

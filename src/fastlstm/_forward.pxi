@@ -280,22 +280,6 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
         begin = end
 
 
-cdef class Tape:
-    """What `backward` needs of a forward call: gates, cell and hidden states, and x itself."""
-
-    cdef Weights weights
-    cdef Schedule schedule
-    cdef Masks masks
-    cdef Buffer buffer
-    cdef int kind
-    cdef readonly object x
-    cdef readonly Py_ssize_t nbytes
-    cdef real *gates
-    cdef real *extra
-    cdef real *h
-    cdef real *c
-
-
 cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept nogil:
     return max(<ptrdiff_t>1, <ptrdiff_t>(CHUNK_BYTES // (Z * sizeof(real))))
 
@@ -375,39 +359,124 @@ cdef void place_tape(Forward *job, Memory *memory) noexcept nogil:
         job.c = take(memory, (B + rows) * n.Hp)
 
 
-cdef Tape start_tape(Forward *job, Weights weights, Schedule schedule, Masks masks, object x):
+def tape_bytes(Weights weights, rows, B):
+    """Bytes that `place_tape` takes without masks; rows and B may be symbols, as PyTorch has."""
+    cdef const Sizes *n = &weights.packed.size
+    cdef int kind = weights.packed.kind
+    widths = [
+        rows * n.Z, rows * (weights.packed.parts.size if kind != LSTM else 0), (B + rows) * n.Rp]
+    if kind == LSTM or kind == LSTM_VARIANT:
+        widths.append((B + rows) * n.Hp)
+    return sum((width * sizeof(real) + 63) // 64 * 64 for width in widths)
+
+
+cdef class Tape:
+    """What `backward` needs of a forward call: gates, cell and hidden states, and x itself.
+
+    All but x is one piece of memory. With it, weights, x and the arguments of `forward` a tape can
+    be made again, so that others may keep it as plain bytes.
+    """
+
+    cdef Weights weights
+    cdef Schedule schedule
+    cdef Masks masks
+    cdef int kind
+    cdef bint packed
+    cdef readonly object x
+    cdef readonly object memory
+    cdef readonly Py_ssize_t nbytes
+    cdef real *gates
+    cdef real *extra
+    cdef real *h
+    cdef real *c
+
+    def __init__(
+        self, Weights weights, object x, const ptrdiff_t[::1] lengths, bint reverse,
+        unsigned char[::1] memory, *, bint packed=False,
+    ):
+        """The tape of a call without masks, from x as the core had it and what was `memory`."""
+        cdef const real[:, :, :] view = x
+        cdef Schedule schedule = schedule_of(view, lengths, reverse, packed)
+        cdef Memory pieces = Memory(<char *>&memory[0], 0)
+        cdef Forward job
+        begin_forward(&job, &weights.packed, &schedule.steps, True)
+        place_tape(&job, &pieces)
+        if memory.shape[0] != <ptrdiff_t>pieces.taken:
+            raise ValueError(f"memory: expected {pieces.taken} bytes, got {memory.shape[0]}")
+        self.memory = memory
+        self.set(&job, weights, schedule, x, packed, pieces.taken)
+
+    cdef int set(
+        self, const Forward *job, Weights weights, Schedule schedule, object x, bint packed,
+        size_t nbytes,
+    ) except -1:
+        self.weights = weights
+        self.schedule = schedule
+        self.kind = job.kind
+        self.packed = packed
+        self.x = x
+        self.nbytes = nbytes
+        self.gates = job.gates
+        self.extra = job.extra
+        self.h = job.h
+        self.c = job.c
+        return 0
+
+
+cdef Schedule schedule_of(
+    const real[:, :, :] x, const ptrdiff_t[::1] lengths, bint reverse, bint packed,
+):
+    if packed:
+        return Schedule(lengths[0], lengths.shape[0], lengths, reverse)
+    return Schedule(x.shape[0], x.shape[1], lengths, reverse)
+
+
+cdef Tape start_tape(
+    Forward *job, Weights weights, Schedule schedule, Masks masks, object x, bint packed,
+):
     cdef Memory memory = Memory(NULL, 0)
-    cdef Tape tape = Tape()
-    tape.weights = weights
-    tape.schedule = schedule
+    cdef Tape tape = Tape.__new__(Tape)
+    cdef Buffer buffer
+    place_tape(job, &memory)
+    tape.memory = buffer = Buffer(memory.taken)
+    memory = memory_of(buffer, memory.taken)
+    place_tape(job, &memory)
+    clear_gaps(job, &memory)
     tape.masks = masks
-    tape.kind = job.kind
-    tape.x = x
-    place_tape(job, &memory)
-    tape.nbytes = memory.taken
-    tape.buffer = Buffer(memory.taken)
-    memory = memory_of(tape.buffer, memory.taken)
-    place_tape(job, &memory)
-    tape.gates = job.gates
-    tape.extra = job.extra
-    tape.h = job.h
-    tape.c = job.c
+    tape.set(job, weights, schedule, x, packed, memory.taken)
     return tape
+
+
+cdef void clear_gaps(const Forward *job, const Memory *memory) noexcept nogil:
+    """Set to 0 what no step writes, so that equal calls make equal bytes."""
+    cdef char *h_end = memory.start + memory.taken if job.c == NULL else <char *>job.c
+    cdef char *ends[4]
+    cdef int i
+    if memory.taken == 0:
+        return
+    if job.size.R != job.size.Rp:
+        memset(job.h, 0, h_end - <char *>job.h)
+    ends[:] = [<char *>job.extra, <char *>job.h, h_end, memory.start + memory.taken]
+    for i in range(4):
+        if ends[i] > memory.start:
+            memset(ends[i] - 64, 0, 64)
 
 
 def forward(
     Weights weights, const real[:, :, :] x, const real[:, :] h_0, const real[:, :] c_0,
     const ptrdiff_t[::1] lengths, bint reverse, bint training,
     real[:, :, :] y, real[:, ::1] h_n, real[:, ::1] c_n,
-    zoneout_h=None, zoneout_c=None, const real[:, :] dropout=None,
+    zoneout_h=None, zoneout_c=None, const real[:, :] dropout=None, *, bint packed=False,
 ):
     """Fill y, h_n and c_n (None without a cell state); the tape, or None.
 
     y must be zero where it is ragged. Zoneouts are numbers or arrays (T, B, R) and (T, B, H).
+    If packed, x and y are (1, sum of lengths, I or R), step after step, and lengths fall; there are
+    no masks then.
     """
-    cdef ptrdiff_t B = x.shape[1], rows
-    cdef Schedule schedule = Schedule(x.shape[0], B, lengths, reverse)
+    cdef Schedule schedule = schedule_of(x, lengths, reverse, packed)
     cdef const Steps *steps = &schedule.steps
+    cdef ptrdiff_t B = steps.B, rows
     cdef const Sizes *n = &weights.packed.size
     cdef Forward job
     cdef Buffer buffer
@@ -420,11 +489,11 @@ def forward(
         masks = Masks(schedule, zoneout_h, zoneout_c, dropout, weights)
         set_masks(&job, masks)
     if training:
-        tape = start_tape(&job, weights, schedule, masks, x.base)
+        tape = start_tape(&job, weights, schedule, masks, x.base, packed)
     if B == 0:
         return tape
-    job.x = rows_of(x)
-    job.y = rows_of(y)
+    job.x = rows_of(x, packed)
+    job.y = rows_of(y, packed)
     job.y_direct = not training and steps.order == NULL
     job.h_n = &h_n[0, 0]
     job.c_n = NULL if c_n is None else &c_n[0, 0]

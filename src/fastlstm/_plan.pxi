@@ -277,8 +277,8 @@ cdef inline Rows rows_in_time(
     """A contiguous (T, B, F) array in the order of the steps."""
     cdef real *first = <real *>data
     if plan.layer.reverse and first != NULL:
-        return Rows(first + (T - 1) * B * F, -B * F, F, F)
-    return Rows(first, B * F, F, F)
+        return Rows(first + (T - 1) * B * F, -B * F, F, F, False)
+    return Rows(first, B * F, F, F, False)
 
 
 cdef void begin_call(
@@ -309,7 +309,7 @@ cdef void run_forward(PlanState *own, Forward *job, const void *x, void *y) noex
     job.y = rows_in_time(own.plan, y, T, B, n.R)
     job.y_direct = y != NULL and not job.training
     if y == NULL:
-        job.y = Rows(job.h_n, 0, n.R, n.R)
+        job.y = Rows(job.h_n, 0, n.R, n.R, False)
     copy_array(job.h, n.Rp, h, n.Rp, B, n.Rp)
     if has_c(job):
         copy_array(job.c, n.Hp, c, n.Hp, B, n.Hp)
@@ -400,7 +400,7 @@ cdef void lay_out_backward(
         <real *>gradients.dw_ih, <real *>gradients.dw_hh, <real *>gradients.db,
         <real *>gradients.dpeephole, <real *>gradients.dw_proj, <real *>gradients.dlayer_norm)
     if gradients.dy == NULL:
-        rows_dy = Rows(NULL, 0, 0, n.R)
+        rows_dy = Rows(NULL, 0, 0, n.R, False)
     begin_backward(
         job, &plan.packed, plan.packed.kind, &tape.steps, &rows_x, &rows_dy, &rows_dx, &groups.to)
     job.gates = tape.gates

@@ -39,7 +39,7 @@ class Gradients(NamedTuple):
 
     Attributes
     ----------
-    x : array in the shape of the layer's input
+    x : array in the shape of the layer's input, or None if it was not asked for
     state : array, or tuple of arrays
         Gradients with respect to the initial state, also where it was not given (then it was 0).
     params : dict of arrays
@@ -48,7 +48,7 @@ class Gradients(NamedTuple):
         The buffer of which ``params`` are views, in the order of the layer's ``flat``.
     """
 
-    x: NDArray
+    x: NDArray | None
     state: State
     params: dict[str, NDArray]
     flat: NDArray
@@ -422,7 +422,14 @@ class Recurrent:
         assert tape is not None
         return y, final, tape
 
-    def backward(self, tape: Tape, dy: ArrayLike | None = None, dstate: State = None) -> Gradients:
+    def backward(
+        self,
+        tape: Tape,
+        dy: ArrayLike | None = None,
+        dstate: State = None,
+        *,
+        input_gradient: bool = True,
+    ) -> Gradients:
         """Backpropagate through time.
 
         Parameters
@@ -433,6 +440,9 @@ class Recurrent:
             Gradient of the loss with respect to ``y``.
         dstate : in the shape of the state, optional
             Gradient with respect to the final state.
+        input_gradient : bool
+            Whether to compute the gradient of the layer's input; without it, a first layer saves
+            one of its four products.
 
         Returns
         -------
@@ -455,11 +465,14 @@ class Recurrent:
         flat = np.zeros_like(self.flat)
         params = self._views(flat)
         dh_0, dc_0 = self._empty_state(B)
+        dx: NDArray | None = None
         for layer in reversed(range(L)):
-            parts: list[NDArray] = []
+            parts: list[NDArray | None] = []
             for direction, names in enumerate(self._names[layer]):
                 i = layer * D + direction
-                parts.append(np.zeros((T, B, self._input_size(layer)), self.dtype))
+                wanted = layer > 0 or input_gradient
+                shape = (T, B, self._input_size(layer))
+                parts.append(np.zeros(shape, self.dtype) if wanted else None)
                 weights = {argument: params[name] for argument, name in names.items()}
                 run_backward(
                     self._core,
@@ -479,11 +492,17 @@ class Recurrent:
                     weights.get("w_proj"),
                     weights.get("layer_norm"),
                 )
-            dx = parts[0] if D == 1 else parts[0] + parts[1]
+            dx, other = (*parts, None)[:2]
+            if dx is None:
+                break
+            if other is not None:
+                dx += other
             mask = tape.masks[layer]
             dout = dx = dx if mask is None else dx * mask
+        if dx is not None and self.batch_first:
+            dx = dx.transpose(1, 0, 2)
         dstate_0 = dh_0 if dc_0 is None else (dh_0, dc_0)
-        return Gradients(dx.transpose(1, 0, 2) if self.batch_first else dx, dstate_0, params, flat)
+        return Gradients(dx, dstate_0, params, flat)
 
     def stream(self, batch_size: int = 1) -> Any:
         """Return a `Stream`, which runs the layers one time step after the other.

@@ -10,7 +10,7 @@ cdef struct Block:
 
 
 cdef class Buffer:
-    """Memory aligned to 64 bytes, handed out piece by piece."""
+    """Memory aligned to 64 bytes, handed out piece by piece; to Python it is an array of bytes."""
 
     cdef Block block
     cdef size_t taken

@@ -9,6 +9,7 @@ b) Threads are a private team, see csrc/team.h. FASTLSTM_NUM_THREADS, else as ma
 c) Workspace and tapes of finished calls are kept for the next ones, within bounds.
 """
 
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
 import importlib
@@ -220,6 +221,9 @@ cdef class Buffer:
         _spare[_spare_blocks] = self.block
         _spare_blocks += 1
         _spare_bytes += self.block.size
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.block.memory, self.block.size, 0, flags)
 
     cdef void *take(self, size_t size) noexcept nogil:
         """The next `size` bytes; the sum of all padded sizes may not exceed that of the buffer."""

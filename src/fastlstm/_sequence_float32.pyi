@@ -30,7 +30,20 @@ class Weights:
 
 class Tape:
     x: NDArray
+    memory: Any
     nbytes: int
+    def __init__(
+        self,
+        weights: Weights,
+        x: NDArray,
+        lengths: NDArray | None,
+        reverse: bool,
+        memory: NDArray,
+        *,
+        packed: bool = False,
+    ) -> None: ...
+
+def tape_bytes(weights: Weights, rows: Any, B: Any) -> Any: ...
 
 class Stream:
     state: Any
@@ -52,13 +65,15 @@ def forward(
     zoneout_h: float | NDArray | None = None,
     zoneout_c: float | NDArray | None = None,
     dropout: NDArray | None = None,
+    *,
+    packed: bool = False,
 ) -> Tape | None: ...
 def backward(
     tape: Tape,
     dy: NDArray | None,
     dh_n: NDArray | None,
     dc_n: NDArray | None,
-    dx: NDArray,
+    dx: NDArray | None,
     dw_ih: NDArray,
     dw_hh: NDArray,
     db: NDArray | None,

@@ -26,7 +26,7 @@ cdef void lay_out_state(
     if job.kind == LSTM and (zoneout_h != NULL or zoneout_c != NULL):
         job.kind = LSTM_VARIANT
     job.fused = True
-    job.x = Rows(NULL, 0, x_stride, job.size.I)
+    job.x = Rows(NULL, 0, x_stride, job.size.I, False)
     place_forward_workspace(job, 1, memory)
     state.share = share_of(job.size.P, False, 0, 1)
     state.s = 2

@@ -116,14 +116,16 @@ cdef struct Rows:                # a (T, B, F) array as the steps see it
     ptrdiff_t stride_t
     ptrdiff_t stride_b
     ptrdiff_t F
+    bint packed                 # (1, all rows, F): step after step, in the order of the steps
 
 
-cdef Rows rows_of(const real[:, :, :] a) noexcept:
+cdef Rows rows_of(const real[:, :, :] a, bint packed=False) noexcept:
     cdef Rows rows
     rows.data = <real *>&a[0, 0, 0]
     rows.stride_t = a.strides[0] // <ptrdiff_t>sizeof(real)
     rows.stride_b = a.strides[1] // <ptrdiff_t>sizeof(real)
     rows.F = a.shape[2]
+    rows.packed = packed
     return rows
 
 
@@ -142,6 +144,8 @@ cdef inline real *row(const Rows *a, const Steps *steps, ptrdiff_t s, ptrdiff_t 
     if steps.order != NULL:
         if steps.reverse:
             t = steps.lengths[j] - 1 - s
+        if a.packed:
+            return a.data + (steps.first[t] + j) * a.stride_b
         j = steps.order[j]
     return a.data + t * a.stride_t + j * a.stride_b
 

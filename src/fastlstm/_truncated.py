@@ -67,7 +67,7 @@ class Window:
         """
         *older, newest = self._tapes
         gradients = self._layer.backward(newest, dy, dstate)
-        steps = [gradients.x]
+        steps: list[Any] = [gradients.x]
         for tape in reversed(older):
             total = gradients
             gradients = self._layer.backward(tape, dstate=total.state)

@@ -109,7 +109,9 @@ def _fit(layer: Any, problem: Problem) -> Call:
         loss, dprediction = training.mse_loss(prediction, problem.target)
         dlinear = linear.backward(linear_tape, dprediction)
         dh_n = dlinear.x[np.newaxis]
-        gradients = layer.backward(tape, dstate=(dh_n, None) if has_c else dh_n)
+        gradients = layer.backward(
+            tape, dstate=(dh_n, None) if has_c else dh_n, input_gradient=False
+        )
         adam.step([gradients, dlinear])
         return loss, *parameters
 

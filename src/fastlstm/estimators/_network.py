@@ -116,14 +116,14 @@ class Network:
         if self.steps:
             dy = np.zeros_like(y)
             dy[-self.steps :] = dfeatures
-            return value, [self.layers.backward(tape, dy), head]
+            return value, [self.layers.backward(tape, dy, input_gradient=False), head]
         h_n = state[0] if isinstance(state, tuple) else state
         dh_n = np.zeros_like(h_n)
         _, B, H = h_n.shape
         D = self.layers.num_directions
         dh_n[-D:] = dfeatures.reshape(B, D, H).transpose(1, 0, 2)
         dstate = (dh_n, None) if isinstance(state, tuple) else dh_n
-        return value, [self.layers.backward(tape, dstate=dstate), head]
+        return value, [self.layers.backward(tape, dstate=dstate, input_gradient=False), head]
 
 
 class History(NamedTuple):

@@ -1,0 +1,14 @@
+"""Drop-in replacements for ``torch.nn.LSTM``, ``GRU`` and ``RNN``, on CPU tensors.
+
+Needs PyTorch (``pip install 'fastlstm[torch]'``). The operators are in `_operators`, the modules in
+`_modules`.
+"""
+
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError("fastlstm.torch needs PyTorch: pip install 'fastlstm[torch]'") from error
+
+from fastlstm.torch._modules import GRU, LSTM, RNN
+
+__all__ = ["GRU", "LSTM", "RNN"]

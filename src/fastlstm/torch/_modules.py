@@ -1,0 +1,197 @@
+"""The modules: PyTorch's own with another `forward`.
+
+Decisions:
+a) Constructor, parameters, state_dict, repr and checks are inherited. What is not done here, and
+   every call that PyTorch refuses, goes to PyTorch's `forward`: its results, its messages.
+b) Between layers stands what PyTorch does there, so that dropout draws what it would have drawn
+   from the same seed.
+c) PyTorch's threads are left alone: the core has its own, see `fastlstm.set_num_threads`.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence
+
+from fastlstm.torch._operators import CELLS, run, say_once
+
+REAL_DTYPES = (torch.float32, torch.float64)
+
+
+def _foreign(tensors: tuple[Tensor, ...]) -> str | None:
+    """Return what there is about these tensors, or now, that only PyTorch can do."""
+    for tensor in tensors:
+        if tensor.device.type != "cpu":
+            return f"tensors on {tensor.device.type}"
+        if tensor.dtype not in REAL_DTYPES:
+            return str(tensor.dtype)
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast"
+    if torch.compiler.is_compiling():
+        return None
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return "function transforms and forward derivatives"
+    return "torch.jit.trace" if torch.jit.is_tracing() else None
+
+
+class _Recurrent(torch.nn.RNNBase):
+    """The `forward` of all modules; that of the next class in line is PyTorch's."""
+
+    @property
+    def _sizes(self) -> tuple[int, int, int, int]:
+        """Layers, directions, hidden units and outputs."""
+        H = self.hidden_size
+        return self.num_layers, 2 if self.bidirectional else 1, H, self.proj_size or H
+
+    def forward(self, input, hx=None):
+        """Run the layers, as PyTorch's module does."""
+        self._update_flat_weights()
+        packed = isinstance(input, PackedSequence)
+        x, batch_sizes, order, back = input if packed else (input, None, None, None)
+        states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+        if not self._can_run(x, batch_sizes, states):
+            return super().forward(input, hx)
+        single = not packed and x.dim() == 2
+        if packed:
+            states = _in_order(states, order)
+        elif single:
+            x = x.unsqueeze(1)
+            states = tuple(s.unsqueeze(1) for s in states)
+        elif self.batch_first:
+            x = x.transpose(0, 1)
+        y, states = self._run(x, batch_sizes, states)
+        if packed:
+            y = PackedSequence(y, batch_sizes, order, back)
+            states = _in_order(states, back)
+        elif single:
+            y = y.squeeze(1)
+            states = tuple(s.squeeze(1) for s in states)
+        elif self.batch_first:
+            y = y.transpose(0, 1)
+        return y, states if self.mode == "LSTM" else states[0]
+
+    def _can_run(self, x, batch_sizes, states) -> bool:
+        """Whether this call is as it should be, and for the core."""
+        tensors = (x, *states, *self._flat_weights)
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                return False
+            if tensor.dtype is not x.dtype and not torch.is_autocast_enabled("cpu"):
+                return False
+        foreign = _foreign(tensors)
+        if foreign is not None:
+            say_once(foreign)
+            return False
+        if x.dim() not in ((2, 3) if batch_sizes is None else (2,)):
+            return False
+        if x.shape[-1] != self.input_size or x.numel() == 0:
+            return False
+        rows: tuple[int, ...] = ()
+        if batch_sizes is not None:
+            rows = (int(batch_sizes[0]),)
+        elif x.dim() == 3:
+            rows = (x.shape[0 if self.batch_first else 1],)
+        L, D, H, R = self._sizes
+        shapes = [(L * D, *rows, R), (L * D, *rows, H)][: len(states)]
+        if len(states) not in (0, 2 if self.mode == "LSTM" else 1):
+            return False
+        shapes += self._weight_shapes()
+        return all(t.shape == s for t, s in zip(tensors[1:], shapes, strict=True))
+
+    def _weight_shapes(self) -> list[tuple[int, ...]]:
+        L, D, H, R = self._sizes
+        N = CELLS[self.mode][1] * H
+        shapes: list[tuple[int, ...]] = []
+        for layer in range(L):
+            one: list[tuple[int, ...]] = [(N, D * R if layer else self.input_size), (N, R)]
+            if self.bias:
+                one += [(N,), (N,)]
+            if self.proj_size:
+                one.append((R, H))
+            shapes += one * D
+        return shapes
+
+    def _run(self, x, batch_sizes, states):
+        """Run all layers over x (T, B, I), or over packed data."""
+        L, D, _, _ = self._sizes
+        B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+        keep_tape = torch.is_grad_enabled() and any(
+            t.requires_grad for t in (*self._flat_weights, x, *states)
+        )
+        n = len(self._flat_weights) // (L * D)
+        ends = []
+        for layer in range(L):
+            outputs = []
+            for direction in range(D):
+                i = layer * D + direction
+                w_ih, w_hh, *rest = self._flat_weights[i * n : (i + 1) * n]
+                w_hr = rest.pop() if self.proj_size else None
+                biases = rest or (None, None)
+                h_0, c_0 = (*(s[i] for s in states), None, None)[:2]
+                inputs = self.mode, x, h_0, c_0, w_ih, w_hh, w_hr, *biases, batch_sizes, B
+                y, *end, _ = run(*inputs, direction == 1, keep_tape)
+                outputs.append(y)
+                ends.append(end if self.mode == "LSTM" else end[:1])
+            x = outputs[0] if D == 1 else torch.cat(outputs, -1)
+            if self.dropout and self.training and layer < L - 1:
+                x = torch.nn.functional.dropout(x, self.dropout)
+        if len(ends) == 1:
+            return x, tuple(end.unsqueeze(0) for end in ends[0])
+        return x, tuple(torch.stack(end) for end in zip(*ends, strict=True))
+
+
+def _in_order(states: tuple[Tensor, ...], order: Tensor | None) -> tuple[Tensor, ...]:
+    """Return states (layers, B, .) with their rows in another order."""
+    return states if order is None else tuple(s.index_select(1, order) for s in states)
+
+
+class LSTM(_Recurrent, torch.nn.LSTM):
+    """`torch.nn.LSTM` on fastlstm's core.
+
+    It takes the same arguments, has the same parameters under the same names, returns the same
+    (up to rounding) and raises the same errors. CPU tensors of float32 and float64 are read in
+    place. What the core does not do (other devices and dtypes, autocast, gradients of gradients) is
+    left to PyTorch, with one warning for each.
+
+    In ``torch.compile`` it is, like PyTorch's, a break of the graph, unless
+    ``torch._dynamo.config.allow_rnn`` is true: then it is one operator per layer and direction.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastlstm.torch
+    >>> lstm = fastlstm.torch.LSTM(3, 8, batch_first=True)
+    >>> _ = lstm.load_state_dict(torch.nn.LSTM(3, 8).state_dict())
+    >>> y, (h_n, c_n) = lstm(torch.ones(2, 10, 3))
+    >>> y.shape, h_n.shape
+    (torch.Size([2, 10, 8]), torch.Size([1, 2, 8]))
+    >>> y.sum().backward()
+    >>> lstm.weight_hh_l0.grad.shape
+    torch.Size([32, 8])
+    """
+
+
+class GRU(_Recurrent, torch.nn.GRU):
+    """`torch.nn.GRU` on fastlstm's core; all that is said of `LSTM` holds.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastlstm.torch
+    >>> y, h_n = fastlstm.torch.GRU(3, 8)(torch.ones(10, 2, 3))
+    >>> y.shape, h_n.shape
+    (torch.Size([10, 2, 8]), torch.Size([1, 2, 8]))
+    """
+
+
+class RNN(_Recurrent, torch.nn.RNN):
+    """`torch.nn.RNN` on fastlstm's core; all that is said of `LSTM` holds.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastlstm.torch
+    >>> y, h_n = fastlstm.torch.RNN(3, 8, nonlinearity="relu")(torch.ones(10, 2, 3))
+    >>> y.shape, h_n.shape
+    (torch.Size([10, 2, 8]), torch.Size([1, 2, 8]))
+    """

@@ -1,0 +1,329 @@
+"""One layer in one direction as an operator of PyTorch, with its gradient.
+
+Decisions:
+a) ``fastlstm::recurrence`` and its backward are opaque to compilers. They take and return tensors
+   and have no state, so that PyTorch may trace, repeat or reorder them.
+b) The tape is an output, a plain tensor of bytes over the core's memory. Autograd saves it and
+   frees it with the graph; whoever copies, moves or recomputes saved tensors may do so with it.
+c) Packed weights are kept as long as the tensor `w_hh` lives, with a fingerprint of all numbers in
+   them. So a change by any route is seen: optimizers, ``.data``, a NumPy view.
+d) Plain tensors take a short cut past PyTorch's dispatcher and its registered gradients, which
+   would cost a training step at H = 64 some 5 % more.
+e) If gradients are to be differentiated again, the backward pass runs PyTorch's recurrence.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from fastlstm._arguments import readable
+from fastlstm._calls import CORES, make_weights, run_backward, run_forward
+
+_Optional = Tensor | None
+
+CELLS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    # PyTorch's mode: the core's cell, number of gates, options of the core's weights
+    "LSTM": ("lstm", 4, {}),
+    "GRU": ("gru", 3, {}),
+    "RNN_TANH": ("rnn", 1, {"activations": (("tanh", 0.0, 0.0),)}),
+    "RNN_RELU": ("rnn", 1, {"activations": (("relu", 0.0, 0.0),)}),
+}
+
+_said: set[str] = set()
+
+
+def say_once(what: str) -> None:
+    """Warn that PyTorch does this."""
+    if what not in _said:
+        _said.add(what)
+        warnings.warn(f"fastlstm.torch leaves {what} to PyTorch's own code", stacklevel=2)
+
+
+def _array(tensor: Tensor | None) -> Any:
+    """Return the tensor's memory as an array."""
+    return None if tensor is None else tensor.detach().numpy()
+
+
+def _sequence(tensor: Tensor | None) -> Any:
+    """Return an array (T, B, .), or (1, rows, .) of packed data."""
+    array = _array(tensor)
+    return array if array is None or array.ndim == 3 else array[np.newaxis]
+
+
+def _lengths(batch_sizes: Tensor | None, rows: int):
+    """Return the falling lengths of the rows of packed data."""
+    if batch_sizes is None:
+        return None
+    sizes = batch_sizes.numpy()
+    ends = -np.diff(sizes, append=0)  # how many rows end with each step
+    if ends.min() < 0 or ends[-1] < 1 or sizes.sum() != rows:
+        raise ValueError(f"batch_sizes: expected falling sizes with the sum {rows}, got {sizes}")
+    return np.repeat(np.arange(len(sizes), 0, -1), ends[::-1])
+
+
+def _bias(mode: str, b_ih: Any = None, b_hh: Any = None) -> Any:
+    """Return the core's one bias; the GRU's has a fourth part, within the reset."""
+    if b_ih is None:
+        return None
+    if mode != "GRU":
+        return b_ih + b_hh
+    n = 2 * len(b_ih) // 3
+    return np.concatenate([b_ih[:n] + b_hh[:n], b_ih[n:], b_hh[n:]])
+
+
+_kept: Any = WeakTensorKeyDictionary()
+
+
+def _pack(mode: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, *biases, backward: bool):
+    """Return packed weights that agree with the parameters as they are now.
+
+    The backward pass alone needs no biases.
+    """
+    w_ih_, w_hh_, w_hr_, *b = arrays = [_array(part) for part in (w_ih, w_hh, w_hr, *biases)]
+    core = CORES[w_ih_.dtype]
+    now = [mode, *(a is not None and (a.shape, core.fingerprint(a.reshape(-1))) for a in arrays)]
+    then, weights = _kept.get(w_hh, ([], None))
+    if then[: len(now)] != now:
+        cell, _, options = CELLS[mode]
+        weights = make_weights(core, cell, w_ih_, w_hh_, _bias(mode, *b), w_proj=w_hr_, **options)
+        _kept[w_hh] = now, weights
+    if backward:
+        weights.prepare_backward(w_ih_, w_hh_, w_hr_)
+    return weights
+
+
+def _forward(
+    mode: str,
+    x: Tensor,
+    h_0: _Optional,
+    c_0: _Optional,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    w_hr: _Optional,
+    b_ih: _Optional,
+    b_hh: _Optional,
+    batch_sizes: _Optional,
+    B: int,
+    reverse: bool,
+    keep_tape: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return y, h_n, c_n (empty unless there is a cell state) and the tape (empty unless kept).
+
+    x is (T, B, I), or with `batch_sizes` the data of a PackedSequence; y alike. Shapes and dtypes
+    have been checked.
+    """
+    weights = _pack(mode, w_ih, w_hh, w_hr, b_ih, b_hh, backward=keep_tape)
+    y, h_n, c_n = map(x.new_empty, _output_shapes(mode, x, w_hh, B))
+    inputs = _sequence(x)
+    tape = run_forward(
+        CORES[inputs.dtype],
+        weights,
+        inputs,
+        _array(h_0),
+        _array(c_0),
+        _lengths(batch_sizes, x.shape[0]),
+        reverse,
+        keep_tape,
+        _sequence(y),
+        _array(h_n),
+        _array(c_n) if mode == "LSTM" else None,
+        packed=batch_sizes is not None,
+    )
+    if tape is None:
+        return y, h_n, c_n, torch.empty(0, dtype=torch.uint8)
+    return y, h_n, c_n, torch.frombuffer(tape.memory, dtype=torch.uint8, count=tape.nbytes)
+
+
+def _output_shapes(mode, x, w_hh, B):
+    """Return the shapes of y, h_n and c_n."""
+    N, R = w_hh.shape
+    return (*x.shape[:-1], R), (B, R), (B, N // 4) if mode == "LSTM" else (0,)
+
+
+def _backward(
+    mode: str,
+    dy: _Optional,
+    dh_n: _Optional,
+    dc_n: _Optional,
+    tape: Tensor,
+    x: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    w_hr: _Optional,
+    batch_sizes: _Optional,
+    B: int,
+    reverse: bool,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of x, h_0, c_0, w_ih, w_hh, w_hr and the core's bias.
+
+    Empty are those of x, h_0, c_0 and the bias that are not `wanted`, and of what does not exist.
+    """
+    weights = _pack(mode, w_ih, w_hh, w_hr, backward=True)
+    lengths = _lengths(batch_sizes, x.shape[0])
+    packed = lengths is not None
+    inputs = readable(_sequence(x))
+    if reverse and not packed:
+        inputs = inputs[::-1]
+    core = CORES[inputs.dtype]
+    core_tape = core.Tape(weights, inputs, lengths, reverse, _array(tape), packed=packed)
+    shapes = _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted)
+    gradients: Any = *map(x.new_empty, shapes[:3]), *map(x.new_zeros, shapes[3:])
+    dx, dh_0, dc_0, dw_ih, dw_hh, dw_hr, db = (g if g.numel() else None for g in gradients)
+    run_backward(
+        core,
+        core_tape,
+        packed,
+        reverse,
+        _sequence(dy),
+        _array(dh_n),
+        _array(dc_n),
+        _sequence(dx),
+        *map(_array, (dw_ih, dw_hh, db, dh_0, dc_0, None, dw_hr)),
+    )
+    return gradients
+
+
+def _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted):
+    """Return the shapes of what `_backward` returns."""
+    N, R = w_hh.shape
+    H = N // CELLS[mode][1]
+    empty = (0,)
+    return (
+        x.shape if wanted[0] else empty,
+        (B, R) if wanted[1] else empty,
+        (B, H) if wanted[2] else empty,
+        w_ih.shape,
+        w_hh.shape,
+        empty if w_hr is None else w_hr.shape,
+        (N + H if mode == "GRU" else N,) if wanted[3] else empty,
+    )
+
+
+recurrence = torch.library.custom_op("fastlstm::recurrence", _forward, mutates_args=())
+recurrence_backward = torch.library.custom_op(
+    "fastlstm::recurrence_backward", _backward, mutates_args=()
+)
+
+
+@recurrence.register_fake
+def _(mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_sizes, B, reverse, keep_tape):
+    size = _tape_size(mode, x, w_hh, w_hr, batch_sizes, B) if keep_tape else 0
+    outputs = map(x.new_empty, _output_shapes(mode, x, w_hh, B))
+    return *outputs, x.new_empty(size, dtype=torch.uint8)
+
+
+def _tape_size(mode, x, w_hh, w_hr, batch_sizes, B):
+    """Return the bytes of a tape, whose layout the core knows; sizes of x may be symbols."""
+    cell, gates, options = CELLS[mode]
+    dtype = np.dtype(str(x.dtype).removeprefix("torch."))
+    N, R = map(int, w_hh.shape)
+    w_proj = None if w_hr is None else np.zeros((R, N // gates), dtype)
+    some = np.zeros((N, 1), dtype), np.zeros((N, R), dtype)
+    weights = make_weights(CORES[dtype], cell, *some, None, w_proj=w_proj, **options)
+    rows = x.shape[0] * B if batch_sizes is None else x.shape[0]
+    return CORES[dtype].tape_bytes(weights, rows, B)
+
+
+@recurrence_backward.register_fake
+def _(mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, batch_sizes, B, reverse, wanted):
+    return tuple(map(x.new_empty, _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted)))
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether nobody but autograd wants to know what happens to this tensor."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
+
+
+def _save(ctx, inputs, output):
+    """Save what the backward pass needs."""
+    ctx.mode, *tensors, ctx.B, ctx.reverse, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, output[3])
+
+
+def _differentiate(ctx, dy, dh_n, dc_n, _):
+    """Return the gradients of the arguments of `recurrence`."""
+    *tensors, batch_sizes, tape = ctx.saved_tensors
+    needed = [t is not None and n for t, n in zip(tensors, ctx.needs_input_grad[1:], strict=False)]
+    rest = batch_sizes, ctx.B, ctx.reverse
+    if ctx.mode != "LSTM":
+        dc_n = None
+    if torch.is_grad_enabled():
+        say_once("gradients of gradients")
+        gradients = _pytorch_gradients(ctx.mode, tensors, rest, needed, (dy, dh_n, dc_n))
+    else:
+        x, _, _, w_ih, w_hh, w_hr, b_ih, _ = tensors
+        wanted = [*needed[:3], needed[6] or needed[7]]
+        backward = _backward if _is_plain(x) else recurrence_backward
+        *gradients, db = backward(
+            ctx.mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, *rest, wanted
+        )
+        db_ih = db_hh = db
+        if ctx.mode == "GRU" and wanted[3]:
+            n = b_ih.shape[0]
+            db_ih, db_hh = db[:n], torch.cat([db[: 2 * n // 3], db[n:]])
+        gradients += [db_ih, db_hh]
+    gradients = [g if n else None for g, n in zip(gradients, needed, strict=True)]
+    return None, *gradients, None, None, None, None
+
+
+recurrence.register_autograd(_differentiate, setup_context=_save)
+
+
+class Recurrence(torch.autograd.Function):
+    """`recurrence` and its gradient for the modules of this package."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        """Return what `recurrence` returns."""
+        output = (_forward if _is_plain(inputs[1]) else recurrence)(*inputs)
+        _save(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        """Return the gradients of all inputs."""
+        return _differentiate(ctx, *gradients)
+
+
+def run(*inputs):
+    """Return what `recurrence` returns, by the shortest way."""
+    if inputs[-1]:  # keep_tape
+        return Recurrence.apply(*inputs)
+    return (_forward if _is_plain(inputs[1]) else recurrence)(*inputs)
+
+
+def _pytorch_gradients(mode, tensors, rest, needed, output_gradients):
+    """Return gradients that can be differentiated again."""
+    tensors = [None if t is None else t.view_as(t) for t in tensors]  # one may depend on another
+    outputs = _pytorch_recurrence(mode, *tensors, *rest)
+    pairs = [pair for pair in zip(outputs, output_gradients, strict=False) if pair[1] is not None]
+    of, weighted = zip(*pairs, strict=True)
+    inputs = [t for t, n in zip(tensors, needed, strict=True) if n]
+    found = iter(torch.autograd.grad(of, inputs, weighted, create_graph=True))
+    return [next(found) if n else None for n in needed]
+
+
+def _pytorch_recurrence(mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_sizes, B, reverse):
+    """Return y, h_n and perhaps c_n of PyTorch's own, which has reverse only beside forward."""
+    H, R, D = w_hh.shape[0] // CELLS[mode][1], w_hh.shape[1], 2 if reverse else 1
+    state: Any = (x.new_zeros(B, R) if h_0 is None else h_0).expand(D, B, R)
+    if mode == "LSTM":
+        state = state, (x.new_zeros(B, H) if c_0 is None else c_0).expand(D, B, H)
+    weights = [w for w in (w_ih, w_hh, b_ih, b_hh, w_hr) if w is not None] * D
+    options = b_ih is not None, 1, 0.0, False, reverse  # layers, dropout, training
+    function = getattr(torch, mode.lower())
+    if batch_sizes is None:
+        y, *states = function(x, state, weights, *options, False)
+    else:
+        y, *states = function(x, batch_sizes, state, weights, *options)
+    return y[..., -R:], *(s[-1] for s in states)
