@@ -68,8 +68,8 @@ class LSTM(Recurrent):
     activations : tuple of three
         Of the gates, the candidate g and the output, see `lstm_forward`.
     forget_bias : float, optional
-        Initial bias of the forget gates; 1 helps to learn long lags (Jozefowicz, Zaremba &
-        Sutskever 2015).
+        Initial bias of the forget gates; 1 is a common choice (Jozefowicz, Zaremba & Sutskever
+        2015), long lags ask for more: see docs/long-lag.md.
 
     Attributes
     ----------
