@@ -21,6 +21,11 @@ CASES = [
     Case("ragged", 100, 32, 64, 64),
     Case("step", 1, 1, 32, 32),
     Case("step", 1, 1, 256, 256),
+    Case("fit", 50, 32, 1, 32),
+    Case("forward", 100, 32, 64, 64, "gru"),
+    Case("train", 100, 32, 64, 64, "gru"),
+    Case("forward", 100, 32, 64, 64, "rnn"),
+    Case("train", 100, 32, 64, 64, "rnn"),
 ]
 
 

@@ -2,6 +2,15 @@
 
 #include "team.h"
 
+static int most_threads = 1;
+
+int fastlstm_get_num_threads(void) { return most_threads; }
+
+void fastlstm_set_num_threads(int threads)
+{
+    most_threads = threads < 1 ? 1 : threads > TEAM_MOST_THREADS ? TEAM_MOST_THREADS : threads;
+}
+
 #if defined(__unix__) || defined(__APPLE__)
 
 #include <pthread.h>

@@ -20,4 +20,15 @@ void team_barrier(int threads);
 
 #define TEAM_MOST_THREADS 256
 
+/* The largest number of threads that a call may use, 1 at first; set to the nearest in
+ * 1..TEAM_MOST_THREADS. The library shows these symbols to whoever limits all pools of a process:
+ * threadpoolctl, see fastlstm/threadpool.py. */
+#ifdef _WIN32
+#define TEAM_SHOWN __declspec(dllexport)
+#else
+#define TEAM_SHOWN __attribute__((visibility("default")))
+#endif
+TEAM_SHOWN int fastlstm_get_num_threads(void);
+TEAM_SHOWN void fastlstm_set_num_threads(int threads);
+
 #endif

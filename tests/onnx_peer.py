@@ -1,4 +1,4 @@
-"""One recurrent ONNX operator, run by ONNX Runtime: what the reference is compared with."""
+"""Models and single recurrent operators, run by ONNX Runtime, to compare results with."""
 
 import numpy as np
 import pytest
@@ -13,10 +13,20 @@ def onnx_blocks(kind, a):
     return a.reshape(len(order), -1, *a.shape[1:])[order].reshape(a.shape)
 
 
+def run_model(model, inputs):
+    """Return the outputs of a model, by one thread."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, inputs)
+
+
 def run_onnx(kind, x, w, r, b=None, lengths=None, h_0=None, c_0=None, p=None, **attributes):
     """Return y (T, B, H) and the last states; the arguments as ONNX wants them, one direction."""
     onnx = pytest.importorskip("onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
     H = r.shape[1]
     lengths = None if lengths is None else np.asarray(lengths, np.int32)
     states = [None if s is None else s[np.newaxis] for s in (h_0, c_0)]
@@ -40,10 +50,5 @@ def run_onnx(kind, x, w, r, b=None, lengths=None, h_0=None, c_0=None, p=None, **
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)])
     model.ir_version = 8
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    y, *state = session.run(None, given)
+    y, *state = run_model(model, given)
     return y[:, 0], *(s[0] for s in state)

@@ -1,23 +1,59 @@
 """`fastlstm bench`: its arguments, its table and files, the lower bound, and equal results."""
 
+import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import assert_close, forced_threads
 
 import fastlstm
-from fastlstm import bench, reference
+from fastlstm import reference
 from fastlstm.__main__ import main
-from fastlstm._measure import KINDS, Case, Problem, check_equal, median_times
+from fastlstm._bench_table import Result, header, row
+from fastlstm._measure import ADAM, GATES, KINDS, Case, Problem, check_equal, median_times
 from fastlstm._peers import PEERS, Fastlstm, opened
 from fastlstm._roofline import ARITHMETIC, BEYOND, Roofline
 
 TINY = ["bench", "--rounds", "1", "--threads", "1", "--shapes", "3,2,4,5"]
 
 
-def small(kind):
-    return Case(kind, 1 if kind == "step" else 6, 3, 5, 7)
+KEPT = Path(__file__).parents[1] / "benchmarks" / "results" / "xeon-avx512-0.1.0.json"
+
+
+def small(kind, cell):
+    return Case(kind, 1 if kind == "step" else 6, 3, 5, 7, cell)
+
+
+def functions(cell):
+    """Return forward and backward of the reference."""
+    return [getattr(reference, f"{cell}_{way}") for way in ("forward", "backward")]
+
+
+def in_parts(problem, arrays, k):
+    """Return arrays with the GRU's bias, which is number k, in two."""
+    if problem.case.cell != "gru":
+        return arrays
+    n = len(problem.w_ih)
+    return *arrays[:k], arrays[k][:n], arrays[k][n:], *arrays[k + 1 :]
+
+
+def fitted_by_reference(problem):
+    """Return the loss of a fit, and the parameters after it by Adam's formula for step one."""
+    forward, backward = functions(problem.case.cell)
+    w_out, b_out = problem.w_out, problem.b_out
+    y, *_, tape = forward(problem.x, problem.w_ih, problem.w_hh, problem.b, training=True)
+    difference = y[-1] @ w_out.T + b_out - problem.target
+    d = 2 * difference / difference.size
+    dy = np.zeros_like(y)
+    dy[-1] = d @ w_out
+    gradients = *backward(tape, dy)[1:4], d.T @ y[-1], d.sum(axis=0)
+    params = problem.w_ih, problem.w_hh, problem.b, w_out, b_out
+    return np.mean(difference**2), tuple(
+        w - (ADAM["lr"] * g / (np.abs(g) + ADAM["eps"])).astype(w.dtype)
+        for w, g in zip(params, gradients, strict=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +108,8 @@ class TestCommand:
     def test_table_json_and_picture(self, capsys, tmp_path):
         pytest.importorskip("matplotlib")
         files = tmp_path / "a.json", tmp_path / "a.png"
-        options = ["--kind", *KINDS, "--json", str(files[0]), "--plot", str(files[1])]
+        options = ["--kind", *KINDS, "--cell", *GATES]
+        options += ["--json", str(files[0]), "--plot", str(files[1])]
         threads = fastlstm.get_num_threads()
         assert main([*TINY, *options]) == 0
         assert fastlstm.get_num_threads() == threads
@@ -82,23 +119,59 @@ class TestCommand:
         report = json.loads(files[0].read_text())
         assert report["versions"] == {"fastlstm": fastlstm.__version__}
         assert set(report["roofline"][0]["per_second"]) == {"arithmetic", "L1", "L2", "memory"}
-        assert [row["kind"] for row in report["results"]] == list(KINDS)
-        assert [row["T"] for row in report["results"]] == [3, 3, 3, 1]
-        for row in report["results"]:
-            assert row["microseconds"]["fastlstm"] > 0
-            assert row["least_microseconds"] > 0
-            assert row["ratio"] is None
+        assert [(result["cell"], result["kind"], result["T"]) for result in report["results"]] == [
+            (cell, kind, 1 if kind == "step" else 3) for cell in GATES for kind in KINDS
+        ]
+        for result in report["results"]:
+            assert result["microseconds"]["fastlstm"] > 0
+            assert result["least_microseconds"] > 0
+            assert result["ratio"] is None
 
         lines = capsys.readouterr().out.splitlines()
-        for kind in KINDS:
-            assert any(line.startswith(f"{kind} ") for line in lines)
+        for cell, kind in itertools.product(GATES, KINDS):
+            assert any(line.startswith(f"{cell} {kind} ") for line in lines)
 
-    def test_grid(self, capsys, tmp_path):
+    @pytest.mark.parametrize("cells", [[], ["gru", "rnn"]])
+    def test_grid(self, capsys, tmp_path, cells):
         path = tmp_path / "grid.json"
         path.write_text('[["train", 2, 1, 3, 4], ["step", 1, 1, 2, 2]]')
-        assert main(["bench", "--rounds", "1", "--grid", str(path), "--threads", "1", "2"]) == 0
+        options = ["--grid", str(path), *(["--cell", *cells] if cells else [])]
+        assert main(["bench", "--rounds", "1", *options, "--threads", "1", "2"]) == 0
         out = capsys.readouterr().out
-        assert out.count("train 2,1,3,4 ") == out.count("step 1,1,2,2 ") == 2
+        for cell in cells or ["lstm"]:
+            assert out.count(f"{cell} train 2,1,3,4 ") == out.count(f"{cell} step 1,1,2,2 ") == 2
+
+    def test_kept_results_are_shown_again(self, capsys, tmp_path):
+        first, second, third = (tmp_path / f"{i}.json" for i in range(3))
+        assert main([*TINY, "--cell", "gru", "--kind", *KINDS, "--json", str(first)]) == 0
+        measured = capsys.readouterr().out
+        assert main(["bench", "--from", str(first), "--json", str(second)]) == 0
+        shown = capsys.readouterr().out
+        assert len(shown.splitlines()) == len(measured.splitlines())
+        a, b = (json.loads(file.read_text()) for file in (first, second))
+        for name in ("cell", "kind", "threads", "microseconds"):
+            assert [each[name] for each in a["results"]] == [each[name] for each in b["results"]]
+        # what was computed before rounding may have changed by it, but only once
+        assert main(["bench", "--from", str(second), "--json", str(third)]) == 0
+        assert capsys.readouterr().out == shown
+        assert json.loads(third.read_text()) == b
+        del a["results"], b["results"]
+        assert a == b
+
+    def test_results_kept_before_there_were_cells_are_of_lstms(self, capsys, tmp_path):
+        pytest.importorskip("matplotlib")
+        picture = tmp_path / "a.png"
+        assert main(["bench", "--from", str(KEPT), "--plot", str(picture)]) == 0
+        assert "\nlstm train 100,32,64,64 " in capsys.readouterr().out
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+    @pytest.mark.parametrize("content", ["", "{}", "[]", '{"versions": {}, "machine": []}'])
+    def test_what_is_no_report_is_named(self, capsys, tmp_path, content):
+        path = tmp_path / "a.json"
+        path.write_text(content)
+        with pytest.raises(SystemExit, match="2"):
+            main(["bench", "--from", str(path)])
+        assert "argument --from: expected a file that --json wrote" in capsys.readouterr().err
 
     def test_files_are_replaced_only_on_request(self, capsys, tmp_path):
         path = tmp_path / "a.json"
@@ -128,7 +201,7 @@ class TestCommand:
 
 
 class TestResult:
-    result = bench.Result(
+    result = Result(
         Case("forward", 10, 2, 3, 4),
         2,
         8_000,
@@ -143,23 +216,34 @@ class TestResult:
 
     def test_row_stands_under_its_header(self):
         columns = ["fastlstm", "torch", "onnxruntime", "jax"]
-        row = bench.row(self.result, columns)
-        assert row.split() == (
-            ["forward", "10,2,3,4", "4.0", "20.0", "-", "6.0", "1.50", "2.0", "1.0", "25"]
+        line = row(self.result, columns)
+        assert line.split() == (
+            ["lstm", "forward", "10,2,3,4", "4.0", "20.0", "-", "6.0", "1.50", "2.0", "1.0", "25"]
         )
-        assert len(row) == len(bench.header(columns))
+        assert len(line) == len(header(columns))
 
-    def test_as_dict(self):
-        row = self.result.as_dict()
-        assert row["ratio"] == 1.5
-        assert row["gflops"] == 2
-        assert row["percent_of_roofline"] == 25
+    def test_as_dict_and_back(self):
+        kept = self.result.as_dict()
+        assert kept["cell"] == "lstm"
+        assert kept["ratio"] == 1.5
+        assert kept["gflops"] == 2
+        assert kept["percent_of_roofline"] == 25
+        again = Result.from_dict(kept)
+        assert again.case == self.result.case
+        assert again.as_dict() == kept
+        del kept["cell"]
+        assert Result.from_dict(kept).case.cell == "lstm"
 
 
 class TestLeastTime:
     def test_operations(self):
         assert Problem(Case("forward", 10, 2, 3, 4)).operations == 2 * 20 * 16 * 7
+        assert Problem(Case("forward", 10, 2, 3, 4, "gru")).operations == 2 * 20 * 12 * 7
+        assert Problem(Case("forward", 10, 2, 3, 4, "rnn")).operations == 2 * 20 * 4 * 7
         assert Problem(Case("train", 10, 2, 3, 4)).operations == 3 * 2 * 20 * 16 * 7
+        # of a fit: all but the gradient of x; the linear layer forward, and its two gradients
+        fit = Problem(Case("fit", 10, 2, 3, 4)).operations
+        assert fit == 2 * 20 * 16 * (7 + 7 + 4) + 3 * 2 * 2 * 4
         ragged = Problem(Case("ragged", 10, 2, 3, 4))
         assert ragged.operations == 3 * 2 * ragged.lengths.sum() * 16 * 7
 
@@ -190,12 +274,13 @@ class TestLeastTime:
 
 
 class TestPeers:
+    @pytest.mark.parametrize("cell", GATES)
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("name", PEERS)
-    def test_agree_with_fastlstm(self, name, kind, dtype):
+    def test_agree_with_fastlstm(self, name, kind, cell, dtype):
         for module in (name, *PEERS[name].needs):
             pytest.importorskip(module)
-        problem = Problem(small(kind), dtype)
+        problem = Problem(small(kind, cell), dtype)
         with opened([name], 1) as (libraries, skipped):
             assert not skipped
             if not libraries[1].supports(problem):
@@ -209,18 +294,26 @@ class TestPeers:
             assert fastlstm.get_num_threads() == torch.get_num_threads() == 1
         assert torch.get_num_threads() == before
 
+    @pytest.mark.parametrize("cell", GATES)
     @pytest.mark.parametrize("kind", KINDS)
-    def test_fastlstm_itself_agrees_with_the_reference(self, kind, dtype):
-        problem = Problem(small(kind), dtype)
+    def test_fastlstm_itself_agrees_with_the_reference(self, kind, cell, dtype):
+        problem = Problem(small(kind, cell), dtype)
         with opened([], 1) as (libraries, _):
-            result = libraries[0].prepare(problem)()
-        y, _, _, tape = reference.lstm_forward(
-            problem.x, problem.w_ih, problem.w_hh, problem.b, lengths=problem.lengths, training=True
-        )
-        if not problem.trains:
-            assert_close(np.reshape(result[0], y.shape), y)
+            call = libraries[0].prepare(problem)
+            result = [np.array(a) for a in call()]
+        if kind == "fit":
+            loss, params = fitted_by_reference(problem)
+            assert result[0] == pytest.approx(loss)
+            assert_close(tuple(result[1:]), in_parts(problem, params, 2))
+            return
+        forward, backward = functions(cell)
+        arguments = problem.x, problem.w_ih, problem.w_hh, problem.b
+        y, *_, tape = forward(*arguments, lengths=problem.lengths, training=True)
+        if problem.trains:
+            gradients = backward(tape, problem.dy)[:4]
+            assert_close(tuple(result), (y, *in_parts(problem, gradients, 3)))
         else:
-            assert_close(result, (y, *reference.lstm_backward(tape, problem.dy)[:4]))
+            assert_close(np.reshape(result[0], y.shape), y)
 
     def test_times_are_those_of_the_calls(self):
         counts = dict.fromkeys("ab", 0)

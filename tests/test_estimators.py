@@ -20,10 +20,13 @@ from fastlstm.estimators._base import Columns
 from fastlstm.estimators._network import Batch, Network, evaluate, train
 from fastlstm.estimators._sequences import Sequences
 from fastlstm.estimators._supervised import Labelled
+from fastlstm.layers import CELLS
 from fastlstm.training import Adam, mse_loss
 
 
-@parametrize_with_checks([LSTMClassifier(), LSTMRegressor(), LSTMForecaster()])
+@parametrize_with_checks(
+    [LSTMClassifier(), LSTMRegressor(), LSTMForecaster(), LSTMClassifier(cell="gru")]
+)
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
@@ -39,10 +42,11 @@ def ragged(rng, n=40, I=2):
 
 
 class TestNetwork:
+    @pytest.mark.parametrize("cell", CELLS)
     @pytest.mark.parametrize("steps", [0, 2])
     @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}])
-    def test_gradients_match_differences(self, rng, steps, options):
-        network = Network("lstm", 3, 2, steps=steps, dropout=0.0, rng=rng, hidden_size=4, **options)
+    def test_gradients_match_differences(self, rng, cell, steps, options):
+        network = Network(cell, 3, 2, steps=steps, dropout=0.0, rng=rng, hidden_size=4, **options)
         lengths = None if steps else np.array([5, 1, 3])
         x = rng.standard_normal((5, 3, 3), dtype=np.float32)
         target = rng.standard_normal((steps, 3, 2) if steps else (3, 2), dtype=np.float32)
@@ -64,9 +68,10 @@ class TestNetwork:
             # float32, and a third derivative times step^2
             assert slope == pytest.approx(float(gradient.flat @ direction), rel=2e-2, abs=1e-3)
 
-    def test_unknown_cell(self, rng):
-        with pytest.raises(ValueError, match="cell: expected one of lstm"):
-            Network("gates", 1, 1, dropout=0.0, rng=rng)
+    @pytest.mark.parametrize("cell", ["gates", "LSTM", None, ["lstm"]])
+    def test_unknown_cell(self, rng, cell):
+        with pytest.raises(ValueError, match="cell: expected one of lstm, gru, rnn, got"):
+            Network(cell, 1, 1, dropout=0.0, rng=rng)
 
 
 class TestFormsOfX:
@@ -211,6 +216,7 @@ class TestTraining:
         ("settings", "name"),
         [
             ({"hidden_size": 0}, "hidden_size"),
+            ({"cell": "elman"}, "cell"),
             ({"max_iter": 0}, "max_iter"),
             ({"batch_size": 0}, "batch_size"),
             ({"patience": 0}, "patience"),
@@ -291,6 +297,30 @@ class TestClassifier:
         X, y = rng.standard_normal((20, 4)), np.repeat([0, 1], 10)
         model = quick(LSTMClassifier, early_stopping=True).fit(X, y)
         assert all(map(math.isfinite, model.validation_loss_curve_))
+
+
+@pytest.mark.parametrize(("cell", "layers"), CELLS.items())
+class TestCells:
+    def test_classifier(self, rng, cell, layers):
+        X, y = ragged(rng, 200)
+        model = quick(LSTMClassifier, cell=cell, max_iter=20, bidirectional=True)
+        assert model.fit(X[:150], y[:150]).score(X[150:], y[150:]) > 0.9
+        assert type(model._network.layers) is layers
+        copy = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
+
+    def test_regressor(self, rng, cell, layers):
+        X = rng.standard_normal((300, 5))
+        y = 5 + X.sum(axis=1)
+        model = quick(LSTMRegressor, cell=cell, max_iter=20, num_layers=2, early_stopping=True)
+        assert model.fit(X[:200], y[:200]).score(X[200:], y[200:]) > 0.8
+        assert type(clone(model).partial_fit(X, y)._network.layers) is layers
+
+    def test_forecaster(self, cell, layers):
+        series = np.sin(2 * np.pi * np.arange(200) / 12)
+        model = quick(LSTMForecaster, cell=cell, horizon=4, context=24, hidden_size=16, max_iter=20)
+        assert model.backtest(series, n_origins=3).mae < 0.3
+        assert type(clone(model).fit(series)._network.layers) is layers
 
 
 class TestRegressor:

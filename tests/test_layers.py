@@ -401,6 +401,7 @@ ZERO_STATE = np.zeros((2, 4, H), np.float32)
         ({"hidden_size": 0}, ValueError, "hidden_size"),
         ({"hidden_size": 2.5}, TypeError, "hidden_size"),
         ({"num_layers": 0}, ValueError, "num_layers"),
+        ({"bidirectional": True, "reverse": True}, ValueError, "reverse"),
         ({"dropout": 1.5}, ValueError, "dropout"),
         ({"dropout": -0.1}, ValueError, "dropout"),
         ({"dtype": np.int32}, TypeError, "dtype"),
@@ -467,6 +468,8 @@ def test_wrong_gradients_and_tapes_raise_and_are_named(rng):
 def test_what_a_stream_cannot_do_raises(rng):
     with pytest.raises(ValueError, match="bidirectional"):
         fastlstm.LSTM(I, H, bidirectional=True).stream()
+    with pytest.raises(ValueError, match="reverse"):
+        fastlstm.LSTM(I, H, reverse=True).stream()
     lstm = fastlstm.LSTM(I, H)
     with pytest.raises(ValueError, match=r"^batch_size"):
         lstm.stream(-1)

@@ -72,9 +72,8 @@ def by_reference(layer, x, state, lengths):
             given = {a: layer.params.get(f"{kind}_{suffix}") for kind, a in KINDS.items()}
             given = {a: value for a, value in given.items() if value is not None}
             initial = dict(zip(("h_0", "c_0"), (part[i] for part in parts(state)), strict=False))
-            y, *final, _ = run(
-                x, **given, **initial, lengths=lengths, reverse=direction == 1, **options
-            )
+            reverse = layer.reverse or direction == 1
+            y, *final, _ = run(x, **given, **initial, lengths=lengths, reverse=reverse, **options)
             outputs.append(y)
             finals.append(final)
             i += 1
@@ -96,6 +95,34 @@ def test_a_stack_in_both_directions_is_what_the_reference_computes(
     y, final = layer(x.swapaxes(0, 1) if batch_first else x, state, lengths=lengths)
     tolerance = {np.dtype(np.float32): 1e-4}.get(dtype)
     assert_close((y.swapaxes(0, 1) if batch_first else y, final), desired, tolerance)
+
+
+@layers
+@ragged
+def test_a_reverse_stack_is_what_the_reference_computes(rng, name, ragged):
+    layer = make(name, num_layers=2, reverse=True)
+    x, state = normal(rng, (T, B, I)), random_state(rng, layer)
+    lengths = some_lengths(rng, T, B) if ragged else None
+    assert_close(layer(x, state, lengths=lengths), by_reference(layer, x, state, lengths))
+
+
+@pytest.mark.parametrize("name", ["lstm everything", "gru", "rnn"])
+@ragged
+def test_a_reverse_layer_is_the_second_half_of_a_bidirectional_one(isa, dtype, rng, name, ragged):
+    both, layer = make(name, dtype, bidirectional=True), make(name, dtype, reverse=True)
+    for key, param in layer.params.items():
+        param[...] = both.params[f"{key}_reverse"]
+    x, R = normal(rng, (T, B, I), dtype), layer.output_size
+    lengths = some_lengths(rng, T, B) if ragged else None
+    y, _, tape = layer.forward(x, lengths=lengths)
+    y_both, _, tape_both = both.forward(x, lengths=lengths)
+    assert_same_bits(y, np.ascontiguousarray(y_both[:, :, R:]))
+    dy = np.zeros_like(y_both)
+    dy[:, :, R:] = normal(rng, y.shape, dtype)
+    gradients, desired = layer.backward(tape, dy[:, :, R:]), both.backward(tape_both, dy)
+    for key, gradient in gradients.params.items():
+        assert_same_bits(gradient, desired.params[f"{key}_reverse"])
+    assert_same_bits(layer.trace(x)["l0"]["h"], both.trace(x)["l0_reverse"]["h"])
 
 
 @layers
@@ -130,6 +157,18 @@ def test_gradients_equal_central_differences(isa, rng, name, dropouts, checkpoin
     assert_close(gradients.x[1:3], central_differences(loss, x[1:3]), 1e-8)
     for gradient, array in zip(parts(gradients.state), parts(state), strict=True):
         assert_close(gradient[0], central_differences(loss, array[0]), 1e-8)
+
+
+@layers
+@pytest.mark.parametrize("checkpoint", [False, 3])
+def test_without_the_inputs_gradient_the_others_stay_the_same(isa, rng, name, checkpoint):
+    layer = make(name, num_layers=2, bidirectional=True)
+    x = normal(rng, (T, B, I))
+    y, _, tape = layer.forward(x, lengths=some_lengths(rng, T, B), checkpoint=checkpoint)
+    whole = layer.backward(tape, y)
+    part = layer.backward(tape, y, input_gradient=False)
+    assert part.x is None
+    assert_same_bits((part.state, part.flat), (whole.state, whole.flat))
 
 
 @layers

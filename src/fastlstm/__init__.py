@@ -1,5 +1,7 @@
 """fastlstm: the fastest LSTM on a CPU, for training and for inference."""
 
+import sys
+
 from fastlstm import reference
 from fastlstm._results import (
     GRUGradients,
@@ -45,3 +47,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+# who has threadpoolctl wants all threads under its control; register came with its version 3.2
+if hasattr(sys.modules.get("threadpoolctl"), "register"):
+    from fastlstm import threadpool  # noqa: F401

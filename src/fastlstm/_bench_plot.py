@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fastlstm._bench_table import Result
 from fastlstm._measure import Case
-from fastlstm.bench import Result
 
 MARKERS = "osD^vP"
 
@@ -32,7 +32,7 @@ def draw(results: Sequence[Result], title: str) -> Figure:
             ax.set_axisbelow(True)
     first = axes[0, 0]
     first.set_yticks(range(len(cases)), map(str, cases))
-    first.set_ylabel("kind T,B,I,H")
+    first.set_ylabel("cell kind T,B,I,H")
     first.set_ylim(len(cases) - 0.5, -0.5)
     if peers:
         handles, labels = first.get_legend_handles_labels()

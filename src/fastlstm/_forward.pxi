@@ -130,22 +130,29 @@ cdef const real *share_of_x(
     return x_step
 
 
-cdef forward_step one_step(const Forward *job, const Share *share) noexcept nogil:
-    """What all steps of a share have in common."""
-    cdef forward_step todo
-    memset(&todo, 0, sizeof(todo))
-    todo.I = job.size.I
-    todo.H = job.size.H
-    todo.R = job.size.R
+cdef void begin_steps(
+    forward_step *todo, const Forward *job, const Share *share, int thread,
+) noexcept nogil:
+    """Set what all steps of a share have in common, for aim_step to do the rest."""
+    cdef const Sizes *n = &job.size
+    cdef ptrdiff_t step = share.row_step
+    memset(todo, 0, sizeof(forward_step))
+    todo.I = n.I if job.fused else 0
+    todo.H = n.H
+    todo.R = n.R
     todo.first = share.first_panel
     todo.last = share.last_panel
     todo.init = job.b
     todo.w_ih = job.w_ih
     todo.w_hh = job.w_hh
+    todo.c_stride = step * n.Hp
+    todo.gates_stride = step * n.Z
+    todo.extra_stride = step * job.parts.size
+    todo.zoneout_c_stride = step * job.zoneout_c_stride
     todo.options = job.options
     todo.parts = job.parts
     todo.zeros = job.zeros
-    return todo
+    todo.z = job.scratch + thread * job.kernels.tile_rows * 4 * job.kernels.lanes
 
 
 cdef void project(
@@ -154,9 +161,10 @@ cdef void project(
     """z = x @ W_ih.T + b of a share of the steps begin..end."""
     cdef const Steps *steps = &job.steps
     cdef ptrdiff_t s
-    cdef forward_step todo = one_step(job, share)
+    cdef forward_step todo
+    begin_steps(&todo, job, share, thread)
+    todo.I = job.size.I
     todo.gates = z + share.first_row * job.size.Z
-    todo.gates_stride = share.row_step * job.size.Z
     if is_flat(&job.x, steps) and steps.B % share.row_step == 0:
         todo.rows = (end - begin) * (steps.B // share.row_step)
         todo.x = row(&job.x, steps, begin, share.first_row)
@@ -170,22 +178,20 @@ cdef void project(
         todo.gates += alive(steps, s) * job.size.Z
 
 
-cdef void forward_step_of_share(
-    const Forward *job, const Share *share, ptrdiff_t s, const real *z, int thread,
+cdef void aim_step(
+    forward_step *todo, const Forward *job, const Share *share, ptrdiff_t s, const real *z,
+    int thread,
 ) noexcept nogil:
-    """Step s, with z = x_t @ W_ih.T + b unless fused."""
-    cdef const kernel_table *k = job.kernels
+    """Point to what step s reads and writes, with z = x_t @ W_ih.T + b unless fused."""
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t Z = job.size.Z, Hp = job.size.Hp, Rp = job.size.Rp, E = job.parts.size
-    cdef ptrdiff_t first = share.first_row, step = share.row_step, stride, i, j
+    cdef ptrdiff_t Z = job.size.Z, Hp = job.size.Hp, Rp = job.size.Rp
+    cdef ptrdiff_t first = share.first_row, step = share.row_step, stride
     cdef ptrdiff_t before = first_row(steps, s) if job.training else 0
-    cdef forward_step todo = one_step(job, share)
     todo.rows = rows_of_share(share, alive(steps, s))
     todo.descending = s & 1
     if job.fused:
         todo.x = share_of_x(job, share, s, thread, &todo.x_stride)
     else:
-        todo.I = 0
         todo.init = z + first * Z
         todo.init_stride = step * Z
         todo.x = todo.init
@@ -195,29 +201,33 @@ cdef void forward_step_of_share(
     todo.h_stride = step * stride
     todo.u = todo.h_prev
     todo.u_stride = todo.h_prev_stride
-    todo.c = cell_state(job, s) + first * Hp
-    todo.c_prev = cell_state(job, s - 1) + first * Hp
-    todo.c_stride = step * Hp
-    if job.gates != NULL:
-        todo.gates = job.gates + (before + first) * Z
-    todo.gates_stride = step * Z
-    if job.kind != LSTM and job.kind != GRU:
-        todo.extra = job.extra + (before + first) * E
-        todo.extra_stride = step * E
     if job.dropout != NULL:
         todo.u = job.u + first * Rp
         todo.u_stride = step * Rp
+    todo.c = cell_state(job, s) + first * Hp
+    todo.c_prev = cell_state(job, s - 1) + first * Hp
+    if job.gates != NULL:
+        todo.gates = job.gates + (before + first) * Z
+    if job.kind != LSTM and job.kind != GRU:
+        todo.extra = job.extra + (before + first) * job.parts.size
+    if job.zoneout_c != NULL:
+        todo.zoneout_c = job.zoneout_c + (first_row(steps, s) + first) * job.zoneout_c_stride
+
+
+cdef void take_step(
+    const forward_step *todo, const Forward *job, const Share *share, ptrdiff_t s,
+) noexcept nogil:
+    """Step s, that `todo` was aimed at."""
+    cdef const kernel_table *k = job.kernels
+    cdef ptrdiff_t first = share.first_row, step = share.row_step, i, j
+    if job.dropout != NULL:
         for i in range(todo.rows):
             k.multiply(<real *>todo.u + i * todo.u_stride, todo.h_prev + i * todo.h_prev_stride,
-                       job.dropout + (first + i * step) * Rp, job.size.R)
-    if job.zoneout_c != NULL:
-        todo.zoneout_c_stride = step * job.zoneout_c_stride
-        todo.zoneout_c = job.zoneout_c + (first_row(steps, s) + first) * job.zoneout_c_stride
-    todo.z = job.scratch + thread * k.tile_rows * 4 * k.lanes
-    k.forward_step[job.kind](&todo)
+                       job.dropout + (first + i * step) * job.size.Rp, job.size.R)
+    k.forward_step[job.kind](todo)
     if job.zoneout_h != NULL:
         for i in range(todo.rows):
-            j = first_row(steps, s) + first + i * step
+            j = first_row(&job.steps, s) + first + i * step
             k.zoneout(todo.h + i * todo.h_stride, todo.h_prev + i * todo.h_prev_stride,
                       job.zoneout_h + j * job.zoneout_h_stride, job.size.R)
 
@@ -246,8 +256,10 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
     cdef const Forward *job = <const Forward *>argument
     cdef const Steps *steps = &job.steps
     cdef Share share = share_of(job.size.P, job.split_units, thread, threads)
+    cdef forward_step todo
     cdef ptrdiff_t Z = job.size.Z, s, before, begin = job.begin, end
     cdef real *z = NULL
+    begin_steps(&todo, job, &share, thread)
     while begin < job.end:
         end = min(chunk_end(steps, begin, job.chunk_rows), job.end)
         before = first_row(steps, begin)
@@ -255,8 +267,9 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
             z = job.gates + before * Z if job.training else job.chunk
             project(job, &share, begin, end, z, thread)
         for s in range(begin, end):
-            forward_step_of_share(
-                job, &share, s, z + (first_row(steps, s) - before) * Z, thread)
+            aim_step(
+                &todo, job, &share, s, z + (first_row(steps, s) - before) * Z, thread)
+            take_step(&todo, job, &share, s)
             if job.split_units:
                 barrier(threads)
             hand_out(job, s, thread, threads)

@@ -17,18 +17,25 @@ from numpy.typing import DTypeLike, NDArray
 
 Call = Callable[[], Sequence[Any]]
 
-KINDS = ("forward", "train", "ragged", "step")
+KINDS = ("forward", "train", "ragged", "step", "fit")
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}  # blocks of rows of the weights, by cell
 
 # relative to the largest element; gradients are sums over all rows and steps
 TOLERANCE = {np.dtype(np.float32): 2e-4, np.dtype(np.float64): 1e-9}
 
+# Adam's settings in a fit. PyTorch's defaults but for eps: with 1e-8, an update is the sign of a
+# gradient that may be rounding and nothing else, and equal libraries would seem to differ.
+ADAM: dict[str, Any] = {"lr": 1e-3, "eps": 1e-4}
+
 
 class Case(NamedTuple):
-    """What is measured: a kind of call, and the sizes.
+    """What is measured: a kind of call, the sizes, and the cell.
 
     ``forward`` is inference on whole sequences. ``train`` is forward and backward, with the
     gradients of the input and of all parameters; ``ragged`` the same on sequences of different
-    lengths. ``step`` is one time step that takes up the state of the one before.
+    lengths. ``step`` is one time step that takes up the state of the one before. ``fit`` is one
+    training step of a model: the layer, a linear map of its last output to one number, the mean
+    squared error, the gradients of all parameters, and Adam.
     """
 
     kind: str
@@ -36,9 +43,10 @@ class Case(NamedTuple):
     B: int
     I: int
     H: int
+    cell: str = "lstm"
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.T},{self.B},{self.I},{self.H}"
+        return f"{self.cell} {self.kind} {self.T},{self.B},{self.I},{self.H}"
 
 
 class Problem:
@@ -48,57 +56,66 @@ class Problem:
     ----------
     x : (T, B, I) array
     w_ih, w_hh, b : arrays
-        (4H, I), (4H, H) and (4H,), in the order of `fastlstm.lstm_forward`.
+        (GH, I), (GH, H) and (GH,) with G = 4, 3 or 1 gates, in the order of
+        `fastlstm.lstm_forward`, `gru_forward` or `rnn_forward`; b of the GRU is (4H,).
     dy : (T, B, H) array
         Gradient of the loss with respect to the outputs, 0 past a sequence's end.
     lengths : (B,) integers in [1, T], or None
+    w_out, b_out, target : arrays
+        (1, H) and (1,), the linear map of a fit, and (B, 1), what it is to give.
     """
 
     def __init__(self, case: Case, dtype: DTypeLike = np.float32):
         self.case = case
         self.dtype = np.dtype(dtype)
-        kind, T, B, I, H = case
+        kind, T, B, I, H, cell = case
         rng = np.random.default_rng(0)
 
         def uniform(*shape: int) -> NDArray:
             return rng.uniform(-1, 1, shape).astype(self.dtype)
 
         scale = self.dtype.type(H**-0.5)
+        rows = GATES[cell] * H
         self.x, self.dy = uniform(T, B, I), uniform(T, B, H)
         self.w_ih, self.w_hh, self.b = (
-            scale * uniform(4 * H, I),
-            scale * uniform(4 * H, H),
-            scale * uniform(4 * H),
+            scale * uniform(rows, I),
+            scale * uniform(rows, H),
+            scale * uniform(rows + H * (cell == "gru")),
         )
         self.lengths = rng.integers(1, T + 1, B) if kind == "ragged" else None
         if self.lengths is not None:
             self.dy[np.arange(T)[:, np.newaxis] >= self.lengths] = 0
+        self.w_out, self.b_out, self.target = scale * uniform(1, H), uniform(1), uniform(B, 1)
 
     @property
     def trains(self) -> bool:
         """Whether there is a backward pass."""
-        return self.case.kind in ("train", "ragged")
+        return self.case.kind in ("train", "ragged", "fit")
 
     @property
     def operations(self) -> int:
         """Multiplications and additions of the matrix products.
 
-        The backward pass has two products where the forward pass has one.
+        The backward pass has two products where the forward pass has one, but for a fit, which
+        needs no gradient of x.
         """
-        _, T, B, I, H = self.case
+        kind, T, B, I, H, cell = self.case
         rows = T * B if self.lengths is None else int(self.lengths.sum())
-        return 2 * rows * 4 * H * (I + H) * (3 if self.trains else 1)
+        products = 2 * rows * GATES[cell] * H
+        if kind == "fit":
+            return products * (2 * I + 3 * H) + 3 * 2 * B * H
+        return products * (I + H) * (3 if self.trains else 1)
 
 
 def check_equal(calls: dict[str, Call], problem: Problem) -> None:
-    """Run each call once (steps three times) and compare with the first.
+    """Run each call once (what has a state three times) and compare with the first.
 
     Raises
     ------
     RuntimeError
         If a result differs; the message names the library.
     """
-    times = 3 if problem.case.kind == "step" else 1
+    times = 3 if problem.case.kind in ("step", "fit") else 1
     results = {
         name: [np.asarray(a).copy() for a in chain.from_iterable(call() for _ in range(times))]
         for name, call in calls.items()

@@ -3,8 +3,8 @@
 #
 # Decisions:
 # a) A plan is one block of memory, which begins with the struct. `update` packs again in place.
-# b) A state is a forward call that never ends, of which `step` takes the next step; a sequence is
-#    a call of its own that begins and ends with the state.
+# b) A step is one of a state (_state.pxi); a sequence is a call of its own that begins and ends
+#    with what the state holds.
 # c) The size of the caller's memory is measured by the code that lays it out, see _memory.pxi.
 
 from cpython.pycapsule cimport PyCapsule_New
@@ -28,10 +28,9 @@ cdef struct Plan:
     const real *zoneout_c       # (Hp,), or NULL
 
 
-cdef struct State:
+cdef struct PlanState:
     const Plan *plan
-    Forward job
-    ptrdiff_t s                 # the number of steps taken
+    State state
 
 
 cdef struct KeptTape:
@@ -217,85 +216,49 @@ cdef void destroy(fastlstm_plan *plan) noexcept nogil:
 
 # --- states ---------------------------------------------------------------------------------------
 
-cdef void begin_call(
-    Forward *job, const Plan *plan, ptrdiff_t T, ptrdiff_t B, bint training,
+cdef inline void lay_out(
+    PlanState *own, const Plan *plan, ptrdiff_t B, Memory *memory,
 ) noexcept nogil:
-    """Set what follows from the plan and the sizes alone."""
-    cdef Steps steps = Steps(T, B, False, NULL, NULL, NULL)
-    begin_forward(job, &plan.packed, &steps, training)
-    job.zoneout_h = plan.zoneout_h
-    job.zoneout_c = plan.zoneout_c
-
-
-cdef void lay_out_state(
-    State *state, const Plan *plan, ptrdiff_t B, Memory *memory,
-) noexcept nogil:
-    """Set all of a state, or measure it."""
-    cdef Forward *job = &state.job
-    state.plan = plan
-    state.s = 0
-    begin_call(job, plan, PTRDIFF_MAX // (B + 1), B, False)
-    job.fused = True
-    job.x = Rows(NULL, 0, job.size.I, job.size.I, False)
-    place_forward_workspace(job, 1, memory)
+    own.plan = plan
+    lay_out_state(&own.state, &plan.packed, plan.zoneout_h, plan.zoneout_c, B,
+                  plan.packed.size.I, memory)
 
 
 cdef size_t state_size(const fastlstm_plan *plan, ptrdiff_t B) noexcept nogil:
-    cdef State state
-    cdef Memory memory = Memory(NULL, padded(sizeof(State)))
+    cdef PlanState own
+    cdef Memory memory = Memory(NULL, padded(sizeof(PlanState)))
     if not in_range(B, 1):
         return 0
-    lay_out_state(&state, <const Plan *>plan, B, &memory)
+    lay_out(&own, <const Plan *>plan, B, &memory)
     return memory.taken
 
 
 cdef int init_state(
     const fastlstm_plan *plan, fastlstm_state *state, ptrdiff_t B,
 ) noexcept nogil:
-    cdef Memory memory = Memory(<char *>state, padded(sizeof(State)))
+    cdef Memory memory = Memory(<char *>state, padded(sizeof(PlanState)))
     if not in_range(B, 1):
         return FASTLSTM_BAD_SIZE
     if not is_aligned(state):
         return FASTLSTM_UNALIGNED
-    lay_out_state(<State *>state, <const Plan *>plan, B, &memory)
+    lay_out(<PlanState *>state, <const Plan *>plan, B, &memory)
     return FASTLSTM_OK
 
 
-cdef void copy_array(
-    real *to, ptrdiff_t to_stride, const real *source, ptrdiff_t source_stride,
-    ptrdiff_t rows, ptrdiff_t F,
-) noexcept nogil:
-    """to := source, both (rows, F); either may be NULL: nothing is written, or 0."""
-    cdef ptrdiff_t j
-    if to == NULL:
-        return
-    for j in range(rows):
-        if source == NULL:
-            memset(to + j * to_stride, 0, F * sizeof(real))
-        else:
-            memcpy(to + j * to_stride, source + j * source_stride, F * sizeof(real))
-
-
-cdef inline bint has_c(const Forward *job) noexcept nogil:
-    return job.kind == LSTM or job.kind == LSTM_VARIANT
-
-
 cdef void set_state(fastlstm_state *state, const void *h, const void *c) noexcept nogil:
-    cdef State *own = <State *>state
+    cdef State *own = &(<PlanState *>state).state
     cdef const Sizes *n = &own.job.size
-    cdef ptrdiff_t stride, B = own.job.steps.B
-    cdef real *h_own = hidden(&own.job, own.s - 1, &stride)
-    copy_array(h_own, stride, <const real *>h, n.R, B, n.R)
+    cdef ptrdiff_t B = own.job.steps.B
+    copy_array(current_h(own), n.Rp, <const real *>h, n.R, B, n.R)
     if has_c(&own.job):
         copy_array(own.job.c, n.Hp, <const real *>c, n.H, B, n.H)
 
 
 cdef void get_state(const fastlstm_state *state, void *h, void *c) noexcept nogil:
-    cdef const State *own = <const State *>state
+    cdef const State *own = &(<const PlanState *>state).state
     cdef const Sizes *n = &own.job.size
-    cdef ptrdiff_t stride, B = own.job.steps.B
-    cdef const real *h_own = hidden(&own.job, own.s - 1, &stride)
-    copy_array(<real *>h, n.R, h_own, stride, B, n.R)
+    cdef ptrdiff_t B = own.job.steps.B
+    copy_array(<real *>h, n.R, current_h(own), n.Rp, B, n.R)
     if has_c(&own.job):
         copy_array(<real *>c, n.H, own.job.c, n.Hp, B, n.H)
 
@@ -303,16 +266,9 @@ cdef void get_state(const fastlstm_state *state, void *h, void *c) noexcept nogi
 # --- forward --------------------------------------------------------------------------------------
 
 cdef void step(fastlstm_state *state, const void *x, void *y) noexcept nogil:
-    cdef State *own = <State *>state
-    cdef Forward *job = &own.job
-    cdef Share share = Share(0, 1, 0, job.size.P)
-    cdef ptrdiff_t stride
-    cdef const real *h
-    job.x.data = <real *>x
-    forward_step_of_share(job, &share, own.s, NULL, 0)
-    h = hidden(job, own.s, &stride)
-    own.s += 1
-    copy_array(<real *>y, job.size.R, h, stride, job.steps.B, job.size.R)
+    cdef State *own = &(<PlanState *>state).state
+    cdef const real *h = advance(own, <const real *>x)
+    copy_array(<real *>y, own.job.size.R, h, own.job.size.Rp, own.job.steps.B, own.job.size.R)
 
 
 cdef inline Rows rows_in_time(
@@ -325,6 +281,16 @@ cdef inline Rows rows_in_time(
     return Rows(first, B * F, F, F, False)
 
 
+cdef void begin_call(
+    Forward *job, const Plan *plan, ptrdiff_t T, ptrdiff_t B, bint training,
+) noexcept nogil:
+    """Set what follows from the plan and the sizes alone."""
+    cdef Steps steps = Steps(T, B, False, NULL, NULL, NULL)
+    begin_forward(job, &plan.packed, &steps, training)
+    job.zoneout_h = plan.zoneout_h
+    job.zoneout_c = plan.zoneout_c
+
+
 cdef void lay_out_forward(Forward *job, Memory *memory) noexcept nogil:
     """The workspace of a forward call, with a place for h_n, or measure it."""
     cdef const Sizes *n = &job.size
@@ -333,30 +299,31 @@ cdef void lay_out_forward(Forward *job, Memory *memory) noexcept nogil:
     job.h_n = take(memory, job.steps.B * n.R)
 
 
-cdef void run_forward(State *state, Forward *job, const void *x, void *y) noexcept nogil:
+cdef void run_forward(PlanState *own, Forward *job, const void *x, void *y) noexcept nogil:
     """Run a job that has its memory from the state on, and leave the state behind its last step."""
     cdef const Sizes *n = &job.size
-    cdef ptrdiff_t T = job.steps.count, B = job.steps.B, stride
-    cdef real *h = hidden(&state.job, state.s - 1, &stride)
-    job.x = rows_in_time(state.plan, x, T, B, n.I)
-    job.y = rows_in_time(state.plan, y, T, B, n.R)
+    cdef ptrdiff_t T = job.steps.count, B = job.steps.B
+    cdef real *h = current_h(&own.state)
+    cdef real *c = own.state.job.c
+    job.x = rows_in_time(own.plan, x, T, B, n.I)
+    job.y = rows_in_time(own.plan, y, T, B, n.R)
     job.y_direct = y != NULL and not job.training
     if y == NULL:
         job.y = Rows(job.h_n, 0, n.R, n.R, False)
-    copy_array(job.h, n.Rp, h, stride, B, n.Rp)
+    copy_array(job.h, n.Rp, h, n.Rp, B, n.Rp)
     if has_c(job):
-        copy_array(job.c, n.Hp, state.job.c, n.Hp, B, n.Hp)
+        copy_array(job.c, n.Hp, c, n.Hp, B, n.Hp)
     job.end = T
     forward_thread(job, 0, 1)
-    copy_array(h, stride, job.h_n, n.R, B, n.R)
+    copy_array(h, n.Rp, job.h_n, n.R, B, n.R)
     if has_c(job):
-        copy_array(state.job.c, n.Hp, cell_state(job, T - 1), n.Hp, B, n.Hp)
+        copy_array(c, n.Hp, cell_state(job, T - 1), n.Hp, B, n.Hp)
 
 
 cdef int forward_call(
     fastlstm_state *state, ptrdiff_t T, const void *x, void *y, void *workspace,
 ) noexcept nogil:
-    cdef State *own = <State *>state
+    cdef PlanState *own = <PlanState *>state
     cdef Memory memory = Memory(<char *>workspace, 0)
     cdef Forward job
     if not in_range(T, 0):
@@ -364,7 +331,7 @@ cdef int forward_call(
     if not is_aligned(workspace):
         return FASTLSTM_UNALIGNED
     if T:
-        begin_call(&job, own.plan, T, own.job.steps.B, False)
+        begin_call(&job, own.plan, T, own.state.job.steps.B, False)
         lay_out_forward(&job, &memory)
         run_forward(own, &job, x, y)
     return FASTLSTM_OK
@@ -396,7 +363,7 @@ cdef int forward_tape(
     fastlstm_state *state, ptrdiff_t T, const void *x, void *y, fastlstm_tape *tape,
     void *workspace,
 ) noexcept nogil:
-    cdef State *own = <State *>state
+    cdef PlanState *own = <PlanState *>state
     cdef KeptTape *kept = <KeptTape *>tape
     cdef Memory memory = Memory(<char *>tape, padded(sizeof(KeptTape)))
     cdef Forward job
@@ -406,7 +373,7 @@ cdef int forward_tape(
         return FASTLSTM_BAD_SIZE
     if not (is_aligned(tape) and is_aligned(workspace)):
         return FASTLSTM_UNALIGNED
-    begin_call(&job, own.plan, T, own.job.steps.B, True)
+    begin_call(&job, own.plan, T, own.state.job.steps.B, True)
     kept.plan = own.plan
     lay_out_tape(kept, &job, &memory)
     memory = Memory(<char *>workspace, 0)

@@ -39,7 +39,7 @@ class Gradients(NamedTuple):
 
     Attributes
     ----------
-    x : array in the shape of the layer's input
+    x : array in the shape of the layer's input, or None if it was not asked for
     state : array, or tuple of arrays
         Gradients with respect to the initial state, also where it was not given (then it was 0).
     params : dict of arrays
@@ -48,7 +48,7 @@ class Gradients(NamedTuple):
         The buffer of which ``params`` are views, in the order of the layer's ``flat``.
     """
 
-    x: NDArray
+    x: NDArray | None
     state: State
     params: dict[str, NDArray]
     flat: NDArray
@@ -91,6 +91,7 @@ class Recurrent:
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
+        reverse: bool,
         input_dropout: float,
         recurrent_dropout: float,
         zoneout_h: float,
@@ -104,6 +105,9 @@ class Recurrent:
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
         self.bidirectional = bool(bidirectional)
+        self.reverse = bool(reverse)
+        if self.reverse and self.bidirectional:
+            raise ValueError("reverse: expected False for both directions, got True")
         self.dropout = check_probability("dropout", dropout)
         self.input_dropout = check_probability("input_dropout", input_dropout)
         self.recurrent_dropout = check_probability("recurrent_dropout", recurrent_dropout)
@@ -130,6 +134,9 @@ class Recurrent:
     def num_directions(self) -> int:
         """2 if bidirectional, else 1."""
         return 2 if self.bidirectional else 1
+
+    def _starts_at_end(self, direction: int) -> bool:
+        return self.reverse or direction == 1
 
     # --- parameters -------------------------------------------------------------------------------
 
@@ -196,6 +203,7 @@ class Recurrent:
             "batch_first": self.batch_first,
             "dropout": self.dropout,
             "bidirectional": self.bidirectional,
+            "reverse": self.reverse,
             "input_dropout": self.input_dropout,
             "recurrent_dropout": self.recurrent_dropout,
             "zoneout_h": self.zoneout_h,
@@ -333,7 +341,7 @@ class Recurrent:
                     None if h_0 is None else h_0[i],
                     None if c_0 is None else c_0[i],
                     lengths,
-                    direction == 1,
+                    self._starts_at_end(direction),
                     taped,
                     y if D == 1 else y[:, :, direction * R : (direction + 1) * R],
                     h_n[i],
@@ -414,7 +422,14 @@ class Recurrent:
         assert tape is not None
         return y, final, tape
 
-    def backward(self, tape: Tape, dy: ArrayLike | None = None, dstate: State = None) -> Gradients:
+    def backward(
+        self,
+        tape: Tape,
+        dy: ArrayLike | None = None,
+        dstate: State = None,
+        *,
+        input_gradient: bool = True,
+    ) -> Gradients:
         """Backpropagate through time.
 
         Parameters
@@ -425,6 +440,9 @@ class Recurrent:
             Gradient of the loss with respect to ``y``.
         dstate : in the shape of the state, optional
             Gradient with respect to the final state.
+        input_gradient : bool
+            Whether to compute the gradient of the layer's input; without it, a first layer saves
+            one of its four products.
 
         Returns
         -------
@@ -447,17 +465,20 @@ class Recurrent:
         flat = np.zeros_like(self.flat)
         params = self._views(flat)
         dh_0, dc_0 = self._empty_state(B)
+        dx: NDArray | None = None
         for layer in reversed(range(L)):
-            parts: list[NDArray] = []
+            parts: list[NDArray | None] = []
             for direction, names in enumerate(self._names[layer]):
                 i = layer * D + direction
-                parts.append(np.zeros((T, B, self._input_size(layer)), self.dtype))
+                wanted = layer > 0 or input_gradient
+                shape = (T, B, self._input_size(layer))
+                parts.append(np.zeros(shape, self.dtype) if wanted else None)
                 weights = {argument: params[name] for argument, name in names.items()}
                 run_backward(
                     self._core,
                     tape.directions[layer][direction],
                     tape.ragged,
-                    direction == 1,
+                    self._starts_at_end(direction),
                     None if dout is None else dout[:, :, direction * R : (direction + 1) * R],
                     None if dh_n is None else dh_n[i],
                     None if dc_n is None else dc_n[i],
@@ -471,11 +492,17 @@ class Recurrent:
                     weights.get("w_proj"),
                     weights.get("layer_norm"),
                 )
-            dx = parts[0] if D == 1 else parts[0] + parts[1]
+            dx, other = (*parts, None)[:2]
+            if dx is None:
+                break
+            if other is not None:
+                dx += other
             mask = tape.masks[layer]
             dout = dx = dx if mask is None else dx * mask
+        if dx is not None and self.batch_first:
+            dx = dx.transpose(1, 0, 2)
         dstate_0 = dh_0 if dc_0 is None else (dh_0, dc_0)
-        return Gradients(dx.transpose(1, 0, 2) if self.batch_first else dx, dstate_0, params, flat)
+        return Gradients(dx, dstate_0, params, flat)
 
     def stream(self, batch_size: int = 1) -> Any:
         """Return a `Stream`, which runs the layers one time step after the other.
@@ -485,7 +512,7 @@ class Recurrent:
         Raises
         ------
         ValueError
-            If the layers are bidirectional: the other direction needs the end first.
+            If the layers are bidirectional or reverse: that direction needs the end first.
 
         Examples
         --------
@@ -498,10 +525,8 @@ class Recurrent:
         >>> bool((y == lstm(x)[0]).all())
         True
         """
-        if self.bidirectional:
-            raise ValueError(
-                f"stream: expected one direction, got a bidirectional {type(self).__name__}"
-            )
+        if self.bidirectional or self.reverse:
+            raise ValueError(f"stream: expected the forward direction alone, got {self!r}")
         return self._core.Stream(self, check_size("batch_size", batch_size))
 
     def trace(
@@ -538,7 +563,7 @@ class Recurrent:
         traces = {}
         for layer, tapes in enumerate(tape.directions):
             for direction, suffix in enumerate(self._suffixes(layer)):
-                turned = direction == 1 and not tape.ragged
+                turned = self._starts_at_end(direction) and not tape.ragged
                 arrays = {}
                 for name in (*self._blocks, *("c" * (self.cell == "lstm")), "h"):
                     F = self.output_size if name == "h" else self.hidden_size

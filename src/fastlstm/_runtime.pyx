@@ -29,13 +29,14 @@ cdef extern from "memory.h":
 cdef extern from "team.h":
     void team_run(team_body body, void *job, int threads) noexcept nogil
     void team_barrier(int threads) noexcept nogil
+    int fastlstm_get_num_threads() noexcept nogil
+    void fastlstm_set_num_threads(int threads) noexcept nogil
     int TEAM_MOST_THREADS
 
 ISAS = ("avx512", "avx2", "neon", "sse2", "scalar")  # best first
 
 cdef const void *_kernels[2]
 cdef object _isa = None
-cdef int _threads = 1
 
 
 cdef const void *kernels_of(bint double_precision) noexcept nogil:
@@ -82,7 +83,7 @@ def set_isa(isa):
 
 def get_num_threads():
     """Return the largest number of threads that a call may use."""
-    return _threads
+    return fastlstm_get_num_threads()
 
 
 def set_num_threads(n):
@@ -112,12 +113,11 @@ def set_num_threads(n):
     1
     >>> fastlstm.set_num_threads(before)
     """
-    global _threads
     if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"n: expected an integer, got {type(n).__name__}")
     if n < 1:
         raise ValueError(f"n: expected at least 1, got {n}")
-    _threads = min(n, TEAM_MOST_THREADS)
+    fastlstm_set_num_threads(min(n, TEAM_MOST_THREADS))
 
 
 def show_config():
@@ -141,7 +141,7 @@ def show_config():
           f"Python {sys.version.split()[0]}")
     print(f"cpu: {cpu}")
     print(f"instruction set: {_isa} (available: {', '.join(available_isas())})")
-    print(f"threads: {_threads}")
+    print(f"threads: {get_num_threads()}")
 
 
 cdef void run_team(team_body body, void *job, int threads) noexcept nogil:
@@ -154,10 +154,11 @@ cdef void barrier(int threads) noexcept nogil:
 
 cdef int threads_for(double operations) noexcept nogil:
     """How many threads a call of so many multiply-adds gets: waking one costs some 300,000."""
+    cdef int threads = fastlstm_get_num_threads()
     cdef double most = operations / 300_000
     if most < 1:
         return 1
-    return _threads if most > _threads else <int>most
+    return threads if most > threads else <int>most
 
 
 cdef size_t padded(size_t size) noexcept nogil:

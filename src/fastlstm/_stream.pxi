@@ -1,6 +1,5 @@
-# One time step after the other, for real time: `Stream.step` allocates nothing but a Python array
-# where no `out` is given, takes no lock, and does what the time loops do, to the bit: each layer is
-# a forward call that never ends, of which `step` takes the next step.
+# Layers step by step, for real time: `Stream.step` allocates nothing but a Python array where no
+# `out` is given, takes no lock, and does what the time loops do, to the bit.
 
 import numpy as np
 
@@ -18,11 +17,10 @@ cdef class Stream:
     """
 
     cdef object layer
-    cdef list kept              # what the jobs point to
-    cdef Buffer jobs_buffer
-    cdef Forward *jobs          # one per layer of the stack
+    cdef list kept              # what the states point to
+    cdef Buffer buffer
+    cdef State *states          # one per layer of the stack
     cdef ptrdiff_t B, I, R, L
-    cdef ptrdiff_t s            # the number of steps taken
     cdef bint has_c
 
     def __init__(self, layer, ptrdiff_t batch_size):
@@ -34,32 +32,33 @@ cdef class Stream:
 
     def reset(self):
         """Set the state to zero and take the weights as they are now."""
-        cdef Schedule schedule = Schedule(PTRDIFF_MAX // (self.B + 1), self.B, None, False)
-        cdef Buffer jobs_buffer = Buffer(self.L * sizeof(Forward))
-        cdef Forward *jobs = <Forward *>jobs_buffer.take(self.L * sizeof(Forward))
-        cdef Weights weights
-        cdef Masks masks
-        cdef Forward *job
-        cdef list kept = []
-        cdef ptrdiff_t l
+        cdef Schedule schedule = Schedule(1, self.B, None, False)
+        cdef list weights = [self.layer._pack(l, 0, False) for l in range(self.L)]
+        zoneout_h, zoneout_c = self.layer._expected_zoneout()
+        cdef list masks = [
+            Masks(schedule, zoneout_h, zoneout_c, None, each) for each in weights]
+        cdef Memory memory = Memory(NULL, padded(self.L * sizeof(State)))
+        cdef State state
+        cdef Buffer buffer
         for l in range(self.L):
-            job = &jobs[l]
-            weights = self.layer._pack(l, 0, False)
-            begin_forward(job, &weights.packed, &schedule.steps, False)
-            expected = self.layer._expected_zoneout()
-            if expected != (None, None):
-                masks = Masks(schedule, expected[0], expected[1], None, weights)
-                set_masks(job, masks)
-                kept.append(masks)
-            job.fused = True
-            kept += [weights, take_forward_workspace(job, 1)]
-            job.x = Rows(NULL, 0, job.size.I if l == 0 else job.size.Ip, job.size.I, False)
-        self.kept = kept
-        self.jobs_buffer = jobs_buffer
-        self.jobs = jobs
-        self.R = job.size.R
-        self.s = 0
-        self.has_c = job.kind == LSTM or job.kind == LSTM_VARIANT
+            self.lay_out(&state, l, weights[l], masks[l], &memory)
+        buffer = Buffer(memory.taken)
+        self.states = <State *>buffer.take(memory.taken)
+        memory = Memory(<char *>self.states, padded(self.L * sizeof(State)))
+        for l in range(self.L):
+            self.lay_out(&self.states[l], l, weights[l], masks[l], &memory)
+        self.kept = [weights, masks]
+        self.buffer = buffer
+        self.R = self.states[0].job.size.R
+        self.has_c = has_c(&self.states[0].job)
+
+    cdef void lay_out(
+        self, State *state, ptrdiff_t l, Weights weights, Masks masks, Memory *memory,
+    ) noexcept:
+        """The state of layer l, which reads x or the h of the layer below."""
+        cdef const Sizes *n = &weights.packed.size
+        lay_out_state(state, &weights.packed, masks.zoneout_h, masks.zoneout_c, self.B,
+                      n.I if l == 0 else n.Ip, memory)
 
     def step(self, x_t, out=None):
         """Take one time step.
@@ -104,51 +103,38 @@ cdef class Stream:
 
     cdef void advance(self, real *y, const real *x) noexcept nogil:
         """Take one step from x (B, I) to y (B, R)."""
-        cdef Share share
-        cdef Forward *job
-        cdef real *h = <real *>x
-        cdef ptrdiff_t l, b, stride = 0
+        cdef ptrdiff_t l
         for l in range(self.L):
-            job = &self.jobs[l]
-            share = Share(0, 1, 0, job.size.P)
-            job.x.data = h
-            forward_step_of_share(job, &share, self.s, NULL, 0)
-            h = hidden(job, self.s, &stride)
-        self.s += 1
-        for b in range(self.B):
-            memcpy(y + b * self.R, h + b * stride, self.R * sizeof(real))
+            x = advance(&self.states[l], x)
+        copy_array(y, self.R, x, self.states[0].job.size.Rp, self.B, self.R)
 
     @property
     def state(self):
         """A copy of the state, in the shape that the layer's call takes and gives; may be set."""
-        cdef ptrdiff_t l, b, stride, H = self.jobs[0].size.H
-        h = empty((self.L, self.B, self.R), DTYPE)
-        c = empty((self.L, self.B, H), DTYPE)
+        cdef const Sizes *n = &self.states[0].job.size
+        cdef ptrdiff_t l
+        h = empty((self.L, self.B, n.R), DTYPE)
+        c = empty((self.L, self.B, n.H), DTYPE)
         cdef real[:, :, ::1] h_out = h, c_out = c
-        cdef Forward *job
-        cdef const real *values
         for l in range(self.L):
-            job = &self.jobs[l]
-            values = hidden(job, self.s - 1, &stride)
-            for b in range(self.B):
-                memcpy(&h_out[l, b, 0], values + b * stride, self.R * sizeof(real))
-                if self.has_c:
-                    memcpy(&c_out[l, b, 0], job.c + b * job.size.Hp, H * sizeof(real))
+            copy_array(&h_out[l, 0, 0], n.R, current_h(&self.states[l]), n.Rp, self.B, n.R)
+            if self.has_c:
+                copy_array(&c_out[l, 0, 0], n.H, self.states[l].job.c, n.Hp, self.B, n.H)
         return (h, c) if self.has_c else h
 
     @state.setter
     def state(self, value):
         h, c = self.layer._check_state("state", value, self.B)
-        cdef ptrdiff_t l, stride
+        cdef const Sizes *n = &self.states[0].job.size
         cdef Forward *job
-        cdef real *values
+        cdef ptrdiff_t l
         for l in range(self.L):
-            job = &self.jobs[l]
-            values = hidden(job, self.s - 1, &stride)
-            load_state(values, stride, None if h is None else readable(h[l]), &job.steps)
+            job = &self.states[l].job
+            load_state(current_h(&self.states[l]), n.Rp,
+                       None if h is None else readable(h[l]), &job.steps)
             if self.has_c:
                 load_state(
-                    job.c, job.size.Hp, None if c is None else readable(c[l]), &job.steps)
+                    job.c, n.Hp, None if c is None else readable(c[l]), &job.steps)
 
     def __repr__(self):
         return f"<Stream of {self.layer!r}, batch_size={self.B}>"

@@ -1,4 +1,4 @@
-"""Measure the LSTM on shapes of your own, and compare with other libraries.
+"""Measure LSTM, GRU and RNN on shapes of your own, and compare with other libraries.
 
 Times are medians of rounds in which the libraries take turns, after their results were found
 equal. The ratio is the time of the fastest other library to ours. The bound is the least time
@@ -6,7 +6,8 @@ that the machine allows: for the arithmetic, or for reading the weights, at spee
 measured in the same rounds.
 
     fastlstm bench --shapes 100,32,64,64 50,1,8,128 --peers --threads 1 2
-    fastlstm bench --train --peers torch --plot train.png
+    fastlstm bench --train --cell gru --peers torch --plot train.png
+    fastlstm bench --kind fit --shapes 50,32,1,32 --peers torch
 """
 
 import argparse
@@ -16,13 +17,14 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import fastlstm
+from fastlstm._bench_table import Result, describe, header, row
 from fastlstm._command import CommandError, write_whole
-from fastlstm._measure import KINDS, Case, Problem, check_equal, median_times
-from fastlstm._peers import PEERS, Fastlstm, Peer, opened
-from fastlstm._roofline import ARITHMETIC, Roofline
+from fastlstm._measure import GATES, KINDS, Case, Problem, check_equal, median_times
+from fastlstm._peers import PEERS, Peer, opened
+from fastlstm._roofline import Roofline
 
 DEFAULT_SHAPES = (
     (100, 1, 32, 32),
@@ -31,47 +33,6 @@ DEFAULT_SHAPES = (
     (100, 32, 256, 256),
     (20, 32, 1024, 1024),
 )
-
-
-class Result(NamedTuple):
-    """One row of the table; times in seconds."""
-
-    case: Case
-    threads: int
-    operations: int
-    least: float
-    times: dict[str, float]
-
-    @property
-    def ours(self) -> float:
-        """Our time."""
-        return self.times[Fastlstm.name]
-
-    @property
-    def ratios(self) -> dict[str, float]:
-        """How many times as long as ours each peer takes."""
-        return {name: t / self.ours for name, t in self.times.items() if name != Fastlstm.name}
-
-    @property
-    def ratio(self) -> float | None:
-        """How many times as long as ours the fastest peer takes; None without a peer."""
-        return min(self.ratios.values(), default=None)
-
-    @property
-    def percent(self) -> float:
-        """Per cent of the roofline that we reach."""
-        return 100 * self.least / self.ours
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return this result for JSON."""
-        return self.case._asdict() | {
-            "threads": self.threads,
-            "microseconds": {name: round(1e6 * t, 3) for name, t in self.times.items()},
-            "ratio": None if self.ratio is None else round(self.ratio, 3),
-            "gflops": round(self.operations / self.ours / 1e9, 2),
-            "least_microseconds": round(1e6 * self.least, 3),
-            "percent_of_roofline": round(self.percent, 1),
-        }
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -95,16 +56,26 @@ def grid(text: str) -> list[Case]:
     """Return the cases of a JSON file with a list of [kind, T, B, I, H]."""
     try:
         rows = json.loads(Path(text).read_text())
+        for kind, *sizes in rows:
+            if kind not in KINDS:
+                raise ValueError(f"{kind!r} is none of {', '.join(KINDS)}")
+            shape(",".join(map(str, sizes)))
         cases = [Case(*row) for row in rows]
-        for case in cases:
-            if case.kind not in KINDS:
-                raise ValueError(f"{case.kind!r} is none of {', '.join(KINDS)}")
-            shape(",".join(map(str, case[1:])))
     except (OSError, TypeError, ValueError, argparse.ArgumentTypeError) as error:
         raise argparse.ArgumentTypeError(
             f"expected a JSON list of [kind, T, B, I, H]: {error}"
         ) from error
     return cases
+
+
+def kept(text: str) -> tuple[dict[str, Any], list[Result]]:
+    """Return the report in a file that --json wrote, and its results."""
+    try:
+        report = json.loads(Path(text).read_text())
+        plot_title(report)
+        return report, [Result.from_dict(row) for row in report["results"]]
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"expected a file that --json wrote: {error!r}") from error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,13 +92,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--grid", type=grid, metavar="FILE", help="a JSON list of [kind, T, B, I, H] instead"
     )
+    which.add_argument(
+        "--from",
+        dest="kept",
+        type=kept,
+        metavar="FILE",
+        help="show what --json has kept there, and measure nothing",
+    )
     parser.add_argument(
         "--kind",
         choices=KINDS,
         nargs="+",
         default=["forward"],
         help="forward: inference; train: forward and backward; ragged: train on sequences of "
-        "different lengths; step: one time step of a stream",
+        "different lengths; step: one time step of a stream; fit: one training step of a model, "
+        "with linear layer, loss and Adam",
     )
     parser.add_argument(
         "--train",
@@ -136,6 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=["train"],
         default=argparse.SUPPRESS,
         help="same as --kind train",
+    )
+    parser.add_argument(
+        "--cell", choices=GATES, nargs="+", default=["lstm"], help="kinds of layers, each in turn"
     )
     parser.add_argument(
         "--peers",
@@ -173,6 +155,24 @@ def run(arguments: argparse.Namespace) -> int:
         check_output(path, arguments.force)
     if arguments.plot:
         check_format(arguments.plot)
+    report, results = arguments.kept or measured(arguments)
+    if arguments.kept:
+        print_again(report, results)
+    if arguments.json:
+        report["results"] = [result.as_dict() for result in results]
+        with write_whole(arguments.json) as file:
+            file.write(json.dumps(report, indent=1).encode())
+    if arguments.plot:
+        from fastlstm._bench_plot import draw
+
+        figure = draw(results, plot_title(report))
+        with write_whole(arguments.plot) as file:
+            figure.savefig(file, format=arguments.plot.suffix[1:])
+    return 0
+
+
+def measured(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Result]]:
+    """Measure all cases and print the table as it grows; return the report, and its results."""
     names = list(PEERS) if arguments.peers == [] else arguments.peers or []
     report: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -205,18 +205,25 @@ def run(arguments: argparse.Namespace) -> int:
             for case in cases_of(arguments):
                 results.append(measure(case, arguments, libraries, roofline))
                 print(row(results[-1], columns), flush=True)
-    if arguments.json:
-        report["results"] = [result.as_dict() for result in results]
-        with write_whole(arguments.json) as file:
-            file.write(json.dumps(report, indent=1).encode())
-    if arguments.plot:
-        from fastlstm._bench_plot import draw
+    return report, results
 
-        title = f"fastlstm {fastlstm.__version__}, {arguments.dtype}, {report['machine'][1]}"
-        figure = draw(results, title)
-        with write_whole(arguments.plot) as file:
-            figure.savefig(file, format=arguments.plot.suffix[1:])
-    return 0
+
+def print_again(report: dict[str, Any], results: Sequence[Result]) -> None:
+    """Print the tables of a report that was kept."""
+    columns = list(report["versions"])
+    print("\n".join(report["machine"]))
+    for limits in report["roofline"]:
+        print(f"\nthreads: {limits['threads']}; {describe(limits['per_second'])}")
+        print(f"\n{header(columns)}")
+        for result in results:
+            if result.threads == limits["threads"]:
+                print(row(result, columns))
+
+
+def plot_title(report: dict[str, Any]) -> str:
+    """Return what the results of a report are of."""
+    version, machine = report["versions"][fastlstm.__name__], report["machine"][1]
+    return f"fastlstm {version}, {report['dtype']}, {machine}"
 
 
 def measure(
@@ -238,10 +245,12 @@ def measure(
 
 def cases_of(arguments: argparse.Namespace) -> Iterable[Case]:
     """Return what the arguments ask for; a step has T = 1."""
-    if arguments.grid:
-        return arguments.grid
-    cases = (Case(kind, *sizes) for kind in arguments.kind for sizes in arguments.shapes)
-    return dict.fromkeys(case._replace(T=1) if case.kind == "step" else case for case in cases)
+    cases = arguments.grid or dict.fromkeys(
+        Case(kind, 1 if kind == "step" else T, *others)
+        for kind in arguments.kind
+        for T, *others in arguments.shapes
+    )
+    return [case._replace(cell=cell) for cell in arguments.cell for case in cases]
 
 
 def configuration() -> list[str]:
@@ -249,32 +258,6 @@ def configuration() -> list[str]:
     with contextlib.redirect_stdout(io.StringIO()) as text:
         fastlstm.show_config()
     return text.getvalue().splitlines()
-
-
-def describe(rates: dict[str, float]) -> str:
-    """Return the limits of the machine in a line."""
-    reads = ", ".join(f"{name} {rates[name] / 1e9:.0f}" for name in rates if name != ARITHMETIC)
-    return f"arithmetic in GFLOP/s: {rates[ARITHMETIC] / 1e9:.0f}; reads in GB/s: {reads}"
-
-
-def header(columns: Sequence[str]) -> str:
-    """Return the first line of the table; times are in microseconds."""
-    names = "".join(f"{name:>12}" for name in columns)
-    return f"{'microseconds':<24}{names}{'ratio':>7}{'GFLOP/s':>9}{'bound':>11}{'% of it':>9}"
-
-
-def row(result: Result, columns: Sequence[str]) -> str:
-    """Return a line of the table; what a library cannot do is a dash."""
-    times = "".join(
-        f"{1e6 * result.times[name]:12.1f}" if name in result.times else f"{'-':>12}"
-        for name in columns
-    )
-    ratio = "-" if result.ratio is None else f"{result.ratio:.2f}"
-    gflops = result.operations / result.ours / 1e9
-    return (
-        f"{result.case!s:<24}{times}{ratio:>7}{gflops:9.1f}"
-        f"{1e6 * result.least:11.1f}{result.percent:9.0f}"
-    )
 
 
 def check_output(path: Path, force: bool) -> None:

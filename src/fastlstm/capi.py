@@ -171,7 +171,7 @@ class Plan:
         reverse: bool = False,
         **options: Any,
     ):
-        checks = {"lstm": check_lstm, "gru": check_gru, "rnn": check_rnn}
+        checks: dict[str, Any] = {"lstm": check_lstm, "gru": check_gru, "rnn": check_rnn}
         if cell not in checks:
             raise ValueError(f"cell: expected one of {', '.join(checks)}, got {cell!r}")
         w_ih = check_real("w_ih", w_ih)

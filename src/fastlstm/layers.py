@@ -38,6 +38,8 @@ class LSTM(Recurrent):
         Probability of dropping an output between layers, drawn anew at each step.
     bidirectional : bool
         Run a second set of weights from each sequence's end; ``y`` has both outputs side by side.
+    reverse : bool
+        Run from each sequence's end to its start, in one direction; ``y`` is in the order of time.
     input_dropout, recurrent_dropout : float
         Probabilities of variational dropout (Gal & Ghahramani 2016, arXiv:1512.05287) on the input
         of each layer and on h where it is fed back: one mask for all steps of a sequence.
@@ -109,6 +111,7 @@ class LSTM(Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        reverse: bool = False,
         proj_size: int = 0,
         peephole: bool = False,
         coupled: bool = False,
@@ -146,6 +149,7 @@ class LSTM(Recurrent):
             batch_first=batch_first,
             dropout=dropout,
             bidirectional=bidirectional,
+            reverse=reverse,
             input_dropout=input_dropout,
             recurrent_dropout=recurrent_dropout,
             zoneout_h=zoneout_h,
@@ -213,7 +217,7 @@ class GRU(Recurrent):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse
     input_dropout, recurrent_dropout, zoneout_h, dtype, rng
         As of `LSTM`.
     reset_after : bool
@@ -260,6 +264,7 @@ class GRU(Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        reverse: bool = False,
         reset_after: bool = True,
         clip: float | None = None,
         zoneout_h: float = 0.0,
@@ -283,6 +288,7 @@ class GRU(Recurrent):
             batch_first=batch_first,
             dropout=dropout,
             bidirectional=bidirectional,
+            reverse=reverse,
             input_dropout=input_dropout,
             recurrent_dropout=recurrent_dropout,
             zoneout_h=zoneout_h,
@@ -306,7 +312,7 @@ class RNN(Recurrent):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse
     input_dropout, recurrent_dropout, zoneout_h, dtype, rng
         As of `LSTM`.
     nonlinearity : str or tuple
@@ -350,6 +356,7 @@ class RNN(Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        reverse: bool = False,
         clip: float | None = None,
         zoneout_h: float = 0.0,
         input_dropout: float = 0.0,
@@ -370,6 +377,7 @@ class RNN(Recurrent):
             batch_first=batch_first,
             dropout=dropout,
             bidirectional=bidirectional,
+            reverse=reverse,
             input_dropout=input_dropout,
             recurrent_dropout=recurrent_dropout,
             zoneout_h=zoneout_h,
@@ -389,3 +397,6 @@ class RNN(Recurrent):
             "nonlinearity": shortest(self.nonlinearity),
             "clip": self._cell_options["clip"],
         }
+
+
+CELLS: dict[str, type[LSTM | GRU | RNN]] = {layer.cell: layer for layer in (LSTM, GRU, RNN)}

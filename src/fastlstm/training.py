@@ -1,5 +1,7 @@
 """What it takes to train an LSTM without a framework: a linear layer, losses, optimisers.
 
+Truncated backpropagation and the flow of gradients are in `_truncated`, and offered here as well.
+
 Decisions:
 a) A module has its parameters in one flat buffer, `flat`, of which `params` are views; the object
    its `backward` returns has the gradients in the same layout, also called `flat`. That is all
@@ -19,6 +21,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastlstm import _training
 from fastlstm._arguments import REAL_DTYPES, check_real
 from fastlstm._options import check_size
+from fastlstm._truncated import Window, gradient_flow, truncated_bptt
 
 __all__ = [
     "SGD",
@@ -27,9 +30,12 @@ __all__ = [
     "HasFlat",
     "Linear",
     "LinearGradients",
+    "Window",
     "clip_grad_norm",
     "cross_entropy_loss",
+    "gradient_flow",
     "mse_loss",
+    "truncated_bptt",
 ]
 
 

@@ -14,6 +14,8 @@ from fastlstm.training import AdamW
 
 PARAMETERS = """hidden_size : int
         Hidden units per layer and direction.
+    cell : {"lstm", "gru", "rnn"}
+        Of what the recurrent layers are made: `LSTM`, `GRU` or `RNN`.
     num_layers : int
         Recurrent layers.
     bidirectional : bool
@@ -67,6 +69,7 @@ class Recurrent(BaseEstimator):
         self,
         hidden_size: int = 64,
         *,
+        cell: str = "lstm",
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
@@ -83,6 +86,7 @@ class Recurrent(BaseEstimator):
         verbose: bool = False,
     ) -> None:
         self.hidden_size = hidden_size
+        self.cell = cell
         self.num_layers = num_layers
         self.bidirectional = bidirectional
         self.dropout = dropout
@@ -121,7 +125,7 @@ class Recurrent(BaseEstimator):
     def _start(self, input_size: int, output_size: int, steps: int = 0) -> None:
         """Make the network and its optimiser."""
         self._network = Network(
-            "lstm",
+            self.cell,
             input_size,
             output_size,
             steps=steps,

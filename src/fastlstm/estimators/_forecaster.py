@@ -161,6 +161,7 @@ class LSTMForecaster(Recurrent):
         hidden_size: int = 64,
         *,
         stride: int = 1,
+        cell: str = "lstm",
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
@@ -178,6 +179,7 @@ class LSTMForecaster(Recurrent):
     ) -> None:
         super().__init__(
             hidden_size,
+            cell=cell,
             num_layers=num_layers,
             bidirectional=bidirectional,
             dropout=dropout,

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.layers import LSTM
+from fastlstm.layers import CELLS
 from fastlstm.training import Adam, Linear, clip_grad_norm
 
-CELLS: dict[str, Any] = {"lstm": LSTM}
 ROWS_AT_ONCE = 1024  # in prediction; bounds the memory of the layers' outputs
 
 Loss = Callable[[NDArray, NDArray], tuple[float, NDArray]]
@@ -74,7 +73,7 @@ class Network:
         rng: np.random.Generator,
         **options: Any,
     ) -> None:
-        if cell not in CELLS:
+        if cell not in list(CELLS):
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
         self.layers = CELLS[cell](input_size, dropout=dropout, rng=rng, **options)
         width = self.layers.num_directions * self.layers.hidden_size
@@ -117,14 +116,14 @@ class Network:
         if self.steps:
             dy = np.zeros_like(y)
             dy[-self.steps :] = dfeatures
-            return value, [self.layers.backward(tape, dy), head]
+            return value, [self.layers.backward(tape, dy, input_gradient=False), head]
         h_n = state[0] if isinstance(state, tuple) else state
         dh_n = np.zeros_like(h_n)
         _, B, H = h_n.shape
         D = self.layers.num_directions
         dh_n[-D:] = dfeatures.reshape(B, D, H).transpose(1, 0, 2)
         dstate = (dh_n, None) if isinstance(state, tuple) else dh_n
-        return value, [self.layers.backward(tape, dstate=dstate), head]
+        return value, [self.layers.backward(tape, dstate=dstate, input_gradient=False), head]
 
 
 class History(NamedTuple):

@@ -168,7 +168,7 @@ class Supervised(Recurrent):
 
 @documented
 class LSTMClassifier(ClassifierMixin, Supervised):
-    """Says of what class a sequence is, from the final hidden state of an LSTM.
+    """Says of what class a sequence is, from the final hidden state of an LSTM, GRU or RNN.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class LSTMClassifier(ClassifierMixin, Supervised):
 
     See Also
     --------
-    fastlstm.LSTM : The layers.
+    fastlstm.LSTM, fastlstm.GRU, fastlstm.RNN : The layers.
 
     Examples
     --------
@@ -271,7 +271,7 @@ class LSTMClassifier(ClassifierMixin, Supervised):
 
 @documented
 class LSTMRegressor(RegressorMixin, Supervised):
-    """Says a number, or several, of a sequence, from the final hidden state of an LSTM.
+    """Says a number, or several, of a sequence, from the final hidden state of an LSTM, GRU or RNN.
 
     Parameters
     ----------

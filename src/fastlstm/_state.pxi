@@ -1,0 +1,68 @@
+# One time step after the other: what streams and the states of the C API are made of.
+#
+# A state is a forward call of one layer that never ends, of which `advance` takes the next step. It
+# does what the time loops do, to the bit; but all that a step needs is prepared, for even and for
+# odd steps, which read what the other writes. Only x is new.
+
+
+cdef struct State:
+    Forward job
+    Share share
+    forward_step todo[2]        # even and odd steps
+    ptrdiff_t s                 # the next step; from 2 on, where the one before is no longer h_0
+
+
+cdef void lay_out_state(
+    State *state, const Packed *weights, const real *zoneout_h, const real *zoneout_c,
+    ptrdiff_t B, ptrdiff_t x_stride, Memory *memory,
+) noexcept nogil:
+    """Make a state of zeros, or measure its memory; the zoneouts are one row each, or NULL."""
+    cdef Forward *job = &state.job
+    cdef Steps steps = Steps(PTRDIFF_MAX // (B + 1), B, False, NULL, NULL, NULL)
+    cdef ptrdiff_t s
+    begin_forward(job, weights, &steps, False)
+    job.zoneout_h = zoneout_h
+    job.zoneout_c = zoneout_c
+    if job.kind == LSTM and (zoneout_h != NULL or zoneout_c != NULL):
+        job.kind = LSTM_VARIANT
+    job.fused = True
+    job.x = Rows(NULL, 0, x_stride, job.size.I, False)
+    place_forward_workspace(job, 1, memory)
+    state.share = share_of(job.size.P, False, 0, 1)
+    state.s = 2
+    for s in range(2, 4):
+        begin_steps(&state.todo[s & 1], job, &state.share, 0)
+        aim_step(&state.todo[s & 1], job, &state.share, s, NULL, 0)
+
+
+cdef inline const real *advance(State *state, const real *x) noexcept nogil:
+    """Take a step from x (B, I); return h (B, R), Rp apart."""
+    cdef forward_step *todo = &state.todo[state.s & 1]
+    todo.x = x
+    take_step(todo, &state.job, &state.share, state.s)
+    state.s += 1
+    return todo.h
+
+
+cdef inline real *current_h(const State *state) noexcept nogil:
+    """h (B, R) after the last step, Rp apart; c is job.c."""
+    return state.todo[(state.s + 1) & 1].h
+
+
+cdef inline bint has_c(const Forward *job) noexcept nogil:
+    return job.kind == LSTM or job.kind == LSTM_VARIANT
+
+
+cdef inline void copy_array(
+    real *to, ptrdiff_t to_stride, const real *source, ptrdiff_t source_stride,
+    ptrdiff_t rows, ptrdiff_t F,
+) noexcept nogil:
+    """to := source, both (rows, F); either may be NULL: nothing is written, or 0."""
+    cdef ptrdiff_t j
+    if to == NULL:
+        return
+    for j in range(rows):
+        if source == NULL:
+            memset(to + j * to_stride, 0, F * sizeof(real))
+        else:
+            memcpy(to + j * to_stride, source + j * source_stride, F * sizeof(real))

@@ -1,0 +1,169 @@
+"""Plots of what is inside a layer: its gates over time, and how far back gradients reach.
+
+They draw into Axes and return them; saving and showing are the caller's. Matplotlib is imported
+when something is drawn (``pip install 'fastlstm[demo]'``).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlstm._options import check_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["gates", "gradient_flow"]
+
+GATES = ("i", "f", "o", "r", "z")  # from 0 to 1; what else is traced is drawn around 0
+GAP = 0.15  # between bands, as a part of a band
+COLOURS = ("#c8401f", "#2f6f9f", "#5a8f3c", "#8a5fa8", "#b8860b", "#555555")
+
+
+def gates(
+    trace: Mapping[str, Mapping[str, NDArray]],
+    *,
+    layer: str = "l0",
+    row: int = 0,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draw a trace over time: a band for each gate and state, in it a line of pixels per unit.
+
+    Parameters
+    ----------
+    trace : dict
+        What a layer's `trace` returned.
+    layer : str
+        A key of it: ``"l0"``, ``"l0_reverse"``, ``"l1"``, ...
+    row : int
+        Of the batch.
+    ax : Axes, optional
+        Where to draw; a new figure if not given.
+
+    Returns
+    -------
+    Axes
+        Gates go from 0, white, to 1. The others are blue below 0 and red above it; the cell state's
+        scale ends at its largest magnitude, which its label gives, that of the others at 1.
+
+    Raises
+    ------
+    ImportError
+        If there is no Matplotlib.
+    ValueError
+        If the trace has no such layer or row, or no steps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastlstm
+    >>> from fastlstm import plot
+    >>> lstm = fastlstm.LSTM(3, 8, rng=0)
+    >>> trace = lstm.trace(np.ones((50, 1, 3), np.float32))
+    >>> ax = plot.gates(trace)  # doctest: +SKIP
+    >>> ax.figure.savefig("gates.png")  # doctest: +SKIP
+    """
+    if layer not in trace:
+        raise ValueError(f"layer: expected one of {list(trace)}, got {layer!r}")
+    arrays = trace[layer]
+    T, B, _ = arrays["h"].shape
+    row = check_size("row", row, least=0)
+    if not T or row >= B:
+        raise ValueError(f"row: expected one of a trace of {T} steps and {B} rows, got {row}")
+    names = [name for name in GATES if name in arrays]
+    names += [name for name in arrays if name not in GATES]
+    ax = _axes(ax, (9, 0.6 + 1.1 * len(names)))
+    ticks, images = [], {}
+    for k, name in enumerate(names):
+        values = arrays[name][:, row].T
+        limit = max(1.0, float(np.nanmax(np.abs(values)))) if name == "c" else 1.0
+        kind = "gate" if name in GATES else "state"
+        images[kind] = ax.imshow(
+            values,
+            cmap="Greens" if kind == "gate" else "RdBu_r",
+            vmin=0 if kind == "gate" else -limit,
+            vmax=limit,
+            extent=(0, T, (1 + GAP) * k + 1, (1 + GAP) * k),
+            aspect="auto",
+            interpolation="nearest",
+        )
+        ticks.append(f"c, to ±{limit:.2g}" if name == "c" and limit > 1 else name)
+    ax.set_ylim((1 + GAP) * len(names) - GAP, 0)
+    ax.set_yticks(0.5 + (1 + GAP) * np.arange(len(names)), ticks)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("step")
+    if "gate" in images:
+        bar = ax.figure.colorbar(images["gate"], ax=ax, ticks=[0, 1], fraction=0.04, pad=0.02)
+        bar.ax.set_yticklabels(["closed", "open"])
+    bar = ax.figure.colorbar(images["state"], ax=ax, fraction=0.04, pad=0.02)
+    least, most = images["state"].get_clim()
+    bar.set_ticks([least, 0, most], labels=["-", "0", "+"])
+    return ax
+
+
+def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: "Axes | None" = None) -> "Axes":
+    """Draw the size of gradients over the lag: how many steps before the loss they are taken.
+
+    Parameters
+    ----------
+    flows : dict of dicts
+        By the names to show, what `fastlstm.training.gradient_flow` returned. The line is the
+        median over the rows.
+    ax : Axes, optional
+        Where to draw; a new figure if not given.
+
+    Returns
+    -------
+    Axes
+        On a logarithmic scale: |dL/dh_t| as lines, |dL/dc_t| dashed, a colour for each name. What
+        is 0 has no point.
+
+    Raises
+    ------
+    ImportError
+        If there is no Matplotlib.
+    ValueError
+        If there is nothing to draw.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastlstm
+    >>> from fastlstm import plot, training
+    >>> x = np.random.default_rng(0).standard_normal((200, 8, 2))
+    >>> layers = [cls(2, 8, dtype=np.float64, rng=0) for cls in (fastlstm.RNN, fastlstm.LSTM)]
+    >>> flows = {layer.cell: training.gradient_flow(layer, x) for layer in layers}
+    >>> ax = plot.gradient_flow(flows)  # doctest: +SKIP
+    """
+    if not flows:
+        raise ValueError("flows: expected at least one, got none")
+    ax = _axes(ax, (8, 4.5))
+    for k, (label, flow) in enumerate(flows.items()):
+        for name, norms in flow.items():
+            medians = np.median(norms, axis=1)[::-1].astype(np.float64)
+            medians[medians == 0] = np.nan
+            style = "--" if name == "c" else "-"
+            text = f"{label}, $|dL/d{name}_t|$"
+            ax.plot(medians, style, color=COLOURS[k % len(COLOURS)], linewidth=1.8, label=text)
+    ax.set_yscale("log")
+    ax.set_xlim(left=0)
+    ax.set_xlabel("lag: steps before the loss")
+    ax.set_ylabel("norm of the gradient")
+    ax.grid(color="#d9d9d9", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+    return ax
+
+
+def _axes(ax: "Axes | None", size: tuple[float, float]) -> Any:
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'fastlstm[demo]'") from error
+    return pyplot.figure(figsize=size, dpi=130, layout="constrained").add_subplot()

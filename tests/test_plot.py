@@ -1,0 +1,110 @@
+"""Plots of gates and of gradients: what is drawn, where, and what is refused."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastlstm
+from fastlstm import plot, training
+
+T, B, I, H = 9, 2, 3, 5
+
+
+@pytest.fixture
+def pyplot(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+def traced(layer):
+    return layer.trace(np.random.default_rng(0).standard_normal((T, B, I)).astype(np.float32))
+
+
+class TestGates:
+    @pytest.mark.parametrize(
+        ("layer", "names"),
+        [
+            (fastlstm.LSTM(I, H, rng=0), "ifogch"),
+            (fastlstm.GRU(I, H, rng=0), "rznh"),
+            (fastlstm.RNN(I, H, rng=0), "h"),
+        ],
+        ids=["lstm", "gru", "rnn"],
+    )
+    def test_a_band_for_each_gate_and_state(self, pyplot, layer, names):
+        trace = traced(layer)["l0"]
+        ax = plot.gates({"l0": trace}, row=1)
+        assert [label.get_text() for label in ax.get_yticklabels()] == list(names)
+        for image, name in zip(ax.images, names, strict=True):
+            np.testing.assert_array_equal(image.get_array(), trace[name][:, 1].T)
+            left, right, bottom, top = image.get_extent()
+            assert (left, right) == (0, T)
+            assert bottom > top  # unit 0 above
+        tops = [image.get_extent()[3] for image in ax.images]
+        assert tops == sorted(tops)
+        ax.figure.canvas.draw()
+
+    def test_the_scale_of_a_large_cell_state_is_told(self, pyplot):
+        trace = traced(fastlstm.LSTM(I, H, rng=0))
+        trace["l0"]["c"][3, 0, 1] = -7
+        ax = plot.gates(trace)
+        assert ax.get_yticklabels()[4].get_text() == "c, to ±7"
+        assert ax.images[4].get_clim() == (-7, 7)
+
+    def test_draws_the_layer_and_the_axes_asked_for(self, pyplot):
+        trace = traced(fastlstm.GRU(I, H, 2, rng=0))
+        figure, axes = pyplot.subplots(2)
+        assert plot.gates(trace, layer="l1", ax=axes[1]) is axes[1]
+        np.testing.assert_array_equal(axes[1].images[0].get_array(), trace["l1"]["r"][:, 0].T)
+        assert not axes[0].images
+        figure.canvas.draw()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"layer": "l1"}, r"layer: expected one of \['l0'\], got 'l1'"),
+            ({"row": 2}, "row: expected one of a trace of 9 steps and 2 rows, got 2"),
+            ({"row": -1}, "row: expected at least 0, got -1"),
+        ],
+    )
+    def test_refuses_what_is_not_there(self, pyplot, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            plot.gates(traced(fastlstm.LSTM(I, H, rng=0)), **arguments)
+
+
+class TestGradientFlow:
+    def test_lines_are_medians_over_the_lag(self, pyplot):
+        x = np.random.default_rng(0).standard_normal((T, B, I))
+        layers = (fastlstm.LSTM(I, H, dtype=np.float64, rng=0), fastlstm.RNN(I, H, dtype=float))
+        flows = {layer.cell: training.gradient_flow(layer, x) for layer in layers}
+        ax = plot.gradient_flow(flows)
+        assert [line.get_linestyle() for line in ax.lines] == ["-", "--", "-"]
+        h, c, _ = (line.get_ydata() for line in ax.lines)
+        np.testing.assert_allclose(h, np.median(flows["lstm"]["h"], axis=1)[::-1])
+        assert np.isnan(c[0])  # dL/dc at the loss is 0
+        np.testing.assert_allclose(c[1:], np.median(flows["lstm"]["c"], axis=1)[-2::-1])
+        assert ax.get_yscale() == "log"
+        assert len(ax.get_legend().get_texts()) == 3
+        ax.figure.canvas.draw()
+
+    def test_axes_and_nothing_to_draw(self, pyplot):
+        _, ax = pyplot.subplots()
+        assert plot.gradient_flow({"ones": {"h": np.ones((4, 1))}}, ax) is ax
+        with pytest.raises(ValueError, match="flows: expected at least one"):
+            plot.gradient_flow({})
+
+
+def test_without_matplotlib_it_imports_and_names_the_extra():
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "import numpy as np, fastlstm.plot\n"
+        "try: fastlstm.plot.gradient_flow({'a': {'h': np.ones((3, 1))}})\n"
+        "except ImportError as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "plots need matplotlib: pip install 'fastlstm[demo]'\n"

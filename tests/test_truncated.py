@@ -1,0 +1,214 @@
+"""Windows against those run by hand, and the flow of gradients against central differences."""
+
+import numpy as np
+import pytest
+from helpers import assert_close, assert_same_bits, central_differences, normal
+
+from fastlstm import GRU, LSTM, RNN
+from fastlstm.training import gradient_flow, truncated_bptt
+
+T, B, I, H = 12, 3, 4, 5
+LAYERS = {
+    "lstm": (LSTM, {}),
+    "two lstms": (LSTM, {"num_layers": 2, "peephole": True, "proj_size": 3}),
+    "gru": (GRU, {}),
+    "rnn": (RNN, {}),
+}
+ONE_LAYER = {
+    "lstm": (LSTM, {}),
+    "lstm proj_size": (LSTM, {"proj_size": 3}),
+    "lstm variant": (LSTM, {"peephole": True, "layer_norm": True, "coupled": True}),
+    "lstm zoneout": (LSTM, {"zoneout_h": 0.2, "zoneout_c": 0.4}),
+    "gru": (GRU, {"reset_after": False}),
+    "rnn": (RNN, {}),
+}
+layers = pytest.mark.parametrize("name", LAYERS)
+batch_first = pytest.mark.parametrize("batch_first", [False, True], ids=["(T, B)", "(B, T)"])
+
+
+def make(name, table=LAYERS, dtype=np.float64, **options):
+    cls, more = table[name]
+    return cls(I, H, **more, **options, dtype=dtype, rng=0)
+
+
+def random_state(rng, layer):
+    parts = tuple(normal(rng, a.shape) for a in layer._empty_state(B) if a is not None)
+    return parts if len(parts) == 2 else parts[0]
+
+
+def in_time(layer, array):
+    """Return a view with time first."""
+    return array.transpose(1, 0, 2) if layer.batch_first else array
+
+
+def random_input(rng, layer):
+    return normal(rng, (B, T, I) if layer.batch_first else (T, B, I))
+
+
+class TestTruncatedBPTT:
+    @layers
+    @batch_first
+    def test_one_window_is_plain_bptt(self, rng, name, batch_first):
+        layer = make(name, batch_first=batch_first)
+        x, state = random_input(rng, layer), random_state(rng, layer)
+        (window,) = truncated_bptt(layer, x, T, state=state)
+        y, final, tape = layer.forward(x, state)
+        dy, dstate = normal(rng, y.shape), random_state(rng, layer)
+        assert (window.start, window.stop) == (0, T)
+        assert_same_bits((window.y, window.state), (y, final))
+        assert_same_bits(window.backward(dy, dstate), layer.backward(tape, dy, dstate))
+
+    @layers
+    @batch_first
+    @pytest.mark.parametrize(("k1", "k2"), [(4, 4), (3, 6), (2, 8), (5, 10), (1, 3), (7, 700)])
+    def test_equals_windows_run_by_hand(self, rng, name, batch_first, k1, k2):
+        layer = make(name, batch_first=batch_first)
+        x = random_input(rng, layer)
+        y, final = layer(x)
+        windows = list(truncated_bptt(layer, x, k1, k2))
+        assert [window.stop for window in windows] == [*range(k1, T, k1), T]
+        assert_close(windows[-1].state, final)
+        for window in windows:
+            start, stop = window.start, window.stop
+            assert_close(in_time(layer, window.y), in_time(layer, y)[start:stop])
+            begin = max(0, start + k1 - k2)
+            before = in_time(layer, x)[:begin]
+            piece = in_time(layer, x)[begin:stop]
+            _, state = layer(in_time(layer, before)) if begin else (None, None)
+            by_hand_y, _, tape = layer.forward(in_time(layer, piece), state)
+            dy = np.zeros_like(by_hand_y)
+            newest = in_time(layer, dy)[start - begin :]
+            newest[...] = normal(rng, newest.shape)
+            expected = layer.backward(tape, dy)
+            gradients = window.backward(in_time(layer, newest))
+            assert_close(gradients, expected)
+
+    @layers
+    def test_ragged_rows_as_of_one_call(self, rng, name):
+        layer = make(name)
+        x, lengths = random_input(rng, layer), np.array([T, 5, 0])
+        windows = list(truncated_bptt(layer, x, 4, 4 * T, lengths=lengths))
+        y, final, tape = layer.forward(x, lengths=lengths)
+        dstate = random_state(rng, layer)
+        assert_close(np.concatenate([window.y for window in windows]), y)
+        assert_close(windows[-1].state, final)
+        gradients = windows[-1].backward(dstate=dstate)
+        assert_close(gradients, layer.backward(tape, dstate=dstate))
+
+    def test_state_carries_on_from_an_earlier_series(self, rng):
+        layer = make("lstm")
+        x = random_input(rng, layer)
+        *_, window = truncated_bptt(layer, x[:6], 2)
+        y = [window.y for window in truncated_bptt(layer, x[6:], 2, state=window.state)]
+        assert_close(np.concatenate(y), layer(x)[0][6:])
+
+    def test_an_older_segment_keeps_the_parameters_it_ran_with(self, rng):
+        layer = make("lstm")
+        x = random_input(rng, layer)
+        windows = truncated_bptt(layer, x, 6, 12)
+        first = next(windows)
+        layer.flat *= 0.5
+        second = next(windows)
+        dy = normal(rng, second.y.shape)
+        gradients = second.backward(dy)
+
+        _, _, tape = layer.forward(x[6:], first.state)
+        newest = layer.backward(tape, dy)
+        layer.flat *= 2
+        _, _, tape = layer.forward(x[:6])
+        oldest = layer.backward(tape, dstate=newest.state)
+        assert_close(gradients.flat, newest.flat + oldest.flat)
+        assert_close(gradients.x, np.concatenate([oldest.x, newest.x]))
+
+    def test_gradients_are_views_of_one_buffer(self, rng):
+        layer = make("gru")
+        *_, window = truncated_bptt(layer, random_input(rng, layer), 4, 8)
+        gradients = window.backward(normal(rng, window.y.shape))
+        joined = np.concatenate([gradients.params[name].ravel() for name in layer.params])
+        assert_same_bits(joined, gradients.flat)
+        assert all(np.shares_memory(g, gradients.flat) for g in gradients.params.values())
+
+    def test_no_steps_no_windows(self):
+        assert list(truncated_bptt(make("lstm"), np.zeros((0, B, I)), 3)) == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "error", "message"),
+        [
+            ({"k1": 0}, ValueError, "k1: expected at least 1, got 0"),
+            ({"k1": 2.5}, TypeError, "k1: expected an integer, got float"),
+            ({"k1": 4, "k2": 2}, ValueError, "k2: expected a multiple of k1=4, got 2"),
+            ({"k1": 4, "k2": 6}, ValueError, "k2: expected a multiple of k1=4, got 6"),
+            ({"k1": 4, "x": np.zeros((T, B, I + 1))}, ValueError, "x: expected"),
+            ({"k1": 4, "x": np.zeros((T, B, I), np.float32)}, TypeError, "x: expected float64"),
+            ({"k1": 4, "state": np.zeros((1, B, H))}, TypeError, "state: expected a pair"),
+            ({"k1": 4, "lengths": [T + 1] * B}, ValueError, "lengths: expected values in"),
+            ({"k1": 4, "layer": object()}, TypeError, "layer: expected LSTM, GRU or RNN"),
+            (
+                {"k1": 4, "layer": LSTM(I, H, bidirectional=True)},
+                ValueError,
+                "truncated_bptt: expected one direction",
+            ),
+        ],
+    )
+    def test_errors_come_with_the_call(self, arguments, error, message):
+        with pytest.raises(error, match=message):
+            truncated_bptt(**{"layer": make("lstm"), "x": np.zeros((T, B, I)), **arguments})
+
+    def test_backward_checks_its_arguments(self, rng):
+        layer = make("lstm")
+        window = next(truncated_bptt(layer, random_input(rng, layer), 4))
+        with pytest.raises(ValueError, match=r"dy: expected \(4, 3, 5\), got \(12, 3, 5\)"):
+            window.backward(np.zeros((T, B, H)))
+
+
+class TestGradientFlow:
+    @pytest.mark.parametrize("name", ONE_LAYER)
+    @batch_first
+    def test_norms_match_central_differences(self, rng, name, batch_first):
+        layer = make(name, ONE_LAYER, batch_first=batch_first)
+        x, state = random_input(rng, layer), random_state(rng, layer)
+        dh = normal(rng, (B, layer.output_size))
+        flow = gradient_flow(layer, x, state, dh=dh)
+        assert list(flow) == (["h", "c"] if layer.cell == "lstm" else ["h"])
+        steps = in_time(layer, x)
+        for t in (0, 5, T - 1):
+            rest = in_time(layer, steps[t:])
+            _, now = layer(in_time(layer, steps[:t]), state)
+            parts = dict(zip(flow, now if isinstance(now, tuple) else (now,), strict=True))
+
+            def loss(now=now, rest=rest):
+                _, final = layer(rest, now)
+                return float(np.sum((final[0] if layer.cell == "lstm" else final)[0] * dh))
+
+            for part, norms in flow.items():
+                expected = central_differences(loss, parts[part])
+                assert_close(norms[t], np.linalg.norm(expected[0], axis=1), 1e-8)
+        assert_close(flow["h"][T], np.linalg.norm(dh, axis=1))
+        if layer.cell == "lstm":
+            assert not flow["c"][T].any()
+
+    def test_the_last_h_summed_unless_told(self, rng):
+        layer = make("gru")
+        flow = gradient_flow(layer, random_input(rng, layer))
+        assert_close(flow["h"][T], np.full(B, np.sqrt(H)))
+        assert flow["h"].shape == (T + 1, B)
+
+    def test_an_open_forget_gate_carries_the_gradient(self, rng):
+        flows = [
+            gradient_flow(LSTM(2, 8, forget_bias=bias, dtype=np.float64, rng=0), x)["c"][0].max()
+            for x in [normal(rng, (200, 4, 2))]
+            for bias in (0, 1, 5)
+        ]
+        assert flows[0] < 1e-3 * flows[1]
+        assert flows[1] < 1e-3 * flows[2]
+
+    @pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}])
+    def test_wants_one_layer_and_one_direction(self, options):
+        with pytest.raises(ValueError, match="gradient_flow: expected one"):
+            gradient_flow(LSTM(I, H, **options), np.zeros((T, B, I), np.float32))
+
+    def test_checks_its_arguments(self):
+        with pytest.raises(ValueError, match=r"dh: expected \(3, 5\), got \(5, 3\)"):
+            gradient_flow(make("rnn"), np.zeros((T, B, I)), dh=np.zeros((H, B)))
+        with pytest.raises(TypeError, match="layer: expected LSTM, GRU or RNN, got NoneType"):
+            gradient_flow(None, np.zeros((T, B, I)))
