@@ -15,16 +15,17 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastlstm.torch._operators import CELLS, run, say_once
 
+CPU = torch.device("cpu")
 REAL_DTYPES = (torch.float32, torch.float64)
 
 
 def _foreign(tensors: tuple[Tensor, ...]) -> str | None:
     """Return what there is about these tensors, or now, that only PyTorch can do."""
     for tensor in tensors:
-        if tensor.device.type != "cpu":
+        if tensor.device != CPU:
             return f"tensors on {tensor.device.type}"
-        if tensor.dtype not in REAL_DTYPES:
-            return str(tensor.dtype)
+    if tensors[0].dtype not in REAL_DTYPES:
+        return str(tensors[0].dtype)
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
     if torch.compiler.is_compiling():

@@ -13,12 +13,12 @@ e) If gradients are to be differentiated again, the backward pass runs PyTorch's
 """
 
 import warnings
+import weakref
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastlstm._arguments import readable
 from fastlstm._calls import CORES, make_weights, run_backward, run_forward
@@ -75,7 +75,7 @@ def _bias(mode: str, b_ih: Any = None, b_hh: Any = None) -> Any:
     return np.concatenate([b_ih[:n] + b_hh[:n], b_ih[n:], b_hh[n:]])
 
 
-_kept: Any = WeakTensorKeyDictionary()
+_kept: dict[int, tuple[Any, list, Any]] = {}  # by id of w_hh
 
 
 def _pack(mode: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, *biases, backward: bool):
@@ -86,11 +86,12 @@ def _pack(mode: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, *biases, b
     w_ih_, w_hh_, w_hr_, *b = arrays = [_array(part) for part in (w_ih, w_hh, w_hr, *biases)]
     core = CORES[w_ih_.dtype]
     now = [mode, *(a is not None and (a.shape, core.fingerprint(a.reshape(-1))) for a in arrays)]
-    then, weights = _kept.get(w_hh, ([], None))
+    key = id(w_hh)
+    _, then, weights = _kept.get(key, (None, [], None))
     if then[: len(now)] != now:
         cell, _, options = CELLS[mode]
         weights = make_weights(core, cell, w_ih_, w_hh_, _bias(mode, *b), w_proj=w_hr_, **options)
-        _kept[w_hh] = now, weights
+        _kept[key] = weakref.ref(w_hh, lambda _: _kept.pop(key, None)), now, weights
     if backward:
         weights.prepare_backward(w_ih_, w_hh_, w_hr_)
     return weights
@@ -144,24 +145,12 @@ def _output_shapes(mode, x, w_hh, B):
     return (*x.shape[:-1], R), (B, R), (B, N // 4) if mode == "LSTM" else (0,)
 
 
-def _backward(
-    mode: str,
-    dy: _Optional,
-    dh_n: _Optional,
-    dc_n: _Optional,
-    tape: Tensor,
-    x: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    w_hr: _Optional,
-    batch_sizes: _Optional,
-    B: int,
-    reverse: bool,
-    wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _gradients(
+    mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, batch_sizes, B, reverse, wanted
+) -> list[Any]:
     """Return the gradients of x, h_0, c_0, w_ih, w_hh, w_hr and the core's bias.
 
-    Empty are those of x, h_0, c_0 and the bias that are not `wanted`, and of what does not exist.
+    None are those of x, h_0, c_0 and the bias that are not `wanted`, and of what does not exist.
     """
     weights = _pack(mode, w_ih, w_hh, w_hr, backward=True)
     lengths = _lengths(batch_sizes, x.shape[0])
@@ -172,8 +161,9 @@ def _backward(
     core = CORES[inputs.dtype]
     core_tape = core.Tape(weights, inputs, lengths, reverse, _array(tape), packed=packed)
     shapes = _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted)
-    gradients: Any = *map(x.new_empty, shapes[:3]), *map(x.new_zeros, shapes[3:])
-    dx, dh_0, dc_0, dw_ih, dw_hh, dw_hr, db = (g if g.numel() else None for g in gradients)
+    filled = [shape and x.new_empty(shape) for shape in shapes[:3]]
+    added = [shape and x.new_zeros(shape) for shape in shapes[3:]]
+    (dx, dh_0, dc_0), (dw_ih, dw_hh, dw_hr, db) = filled, added
     run_backward(
         core,
         core_tape,
@@ -185,29 +175,25 @@ def _backward(
         _sequence(dx),
         *map(_array, (dw_ih, dw_hh, db, dh_0, dc_0, None, dw_hr)),
     )
-    return gradients
+    return [*filled, *added]
 
 
 def _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted):
-    """Return the shapes of what `_backward` returns."""
+    """Return the shapes of what `_gradients` returns."""
     N, R = w_hh.shape
     H = N // CELLS[mode][1]
-    empty = (0,)
     return (
-        x.shape if wanted[0] else empty,
-        (B, R) if wanted[1] else empty,
-        (B, H) if wanted[2] else empty,
+        x.shape if wanted[0] else None,
+        (B, R) if wanted[1] else None,
+        (B, H) if wanted[2] else None,
         w_ih.shape,
         w_hh.shape,
-        empty if w_hr is None else w_hr.shape,
-        (N + H if mode == "GRU" else N,) if wanted[3] else empty,
+        None if w_hr is None else w_hr.shape,
+        (N + H if mode == "GRU" else N,) if wanted[3] else None,
     )
 
 
 recurrence = torch.library.custom_op("fastlstm::recurrence", _forward, mutates_args=())
-recurrence_backward = torch.library.custom_op(
-    "fastlstm::recurrence_backward", _backward, mutates_args=()
-)
 
 
 @recurrence.register_fake
@@ -229,9 +215,34 @@ def _tape_size(mode, x, w_hh, w_hr, batch_sizes, B):
     return CORES[dtype].tape_bytes(weights, rows, B)
 
 
+@torch.library.custom_op("fastlstm::recurrence_backward", mutates_args=())
+def recurrence_backward(
+    mode: str,
+    dy: _Optional,
+    dh_n: _Optional,
+    dc_n: _Optional,
+    tape: Tensor,
+    x: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    w_hr: _Optional,
+    batch_sizes: _Optional,
+    B: int,
+    reverse: bool,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return what `_gradients` returns, with empty tensors for None."""
+    gradients = _gradients(
+        mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, batch_sizes, B, reverse, wanted
+    )
+    full: Any = tuple(x.new_empty(0) if g is None else g for g in gradients)
+    return full
+
+
 @recurrence_backward.register_fake
 def _(mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, batch_sizes, B, reverse, wanted):
-    return tuple(map(x.new_empty, _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted)))
+    shapes = _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted)
+    return tuple(x.new_empty(0 if shape is None else shape) for shape in shapes)
 
 
 def _is_plain(x: Tensor) -> bool:
@@ -263,7 +274,7 @@ def _differentiate(ctx, dy, dh_n, dc_n, _):
     else:
         x, _, _, w_ih, w_hh, w_hr, b_ih, _ = tensors
         wanted = [*needed[:3], needed[6] or needed[7]]
-        backward = _backward if _is_plain(x) else recurrence_backward
+        backward = _gradients if _is_plain(x) else recurrence_backward
         *gradients, db = backward(
             ctx.mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, *rest, wanted
         )
@@ -316,7 +327,7 @@ def _pytorch_gradients(mode, tensors, rest, needed, output_gradients):
 def _pytorch_recurrence(mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_sizes, B, reverse):
     """Return y, h_n and perhaps c_n of PyTorch's own, which has reverse only beside forward."""
     H, R, D = w_hh.shape[0] // CELLS[mode][1], w_hh.shape[1], 2 if reverse else 1
-    state: Any = (x.new_zeros(B, R) if h_0 is None else h_0).expand(D, B, R)
+    state = (x.new_zeros(B, R) if h_0 is None else h_0).expand(D, B, R)
     if mode == "LSTM":
         state = state, (x.new_zeros(B, H) if c_0 is None else c_0).expand(D, B, H)
     weights = [w for w in (w_ih, w_hh, b_ih, b_hh, w_hr) if w is not None] * D

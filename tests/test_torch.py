@@ -1,0 +1,754 @@
+"""fastlstm.torch stands in for torch.nn: results, gradients, errors, and PyTorch's machinery."""
+
+import copy
+import itertools
+import pickle
+import threading
+import warnings
+import weakref
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
+from torch.testing import assert_close  # noqa: E402
+
+import fastlstm  # noqa: E402
+import fastlstm.torch  # noqa: E402
+from fastlstm.torch import _modules, _operators  # noqa: E402
+
+CELLS = {
+    "lstm": ("LSTM", {}),
+    "projection": ("LSTM", {"proj_size": 3}),
+    "gru": ("GRU", {}),
+    "tanh": ("RNN", {}),
+    "relu": ("RNN", {"nonlinearity": "relu"}),
+}
+T, B, I, H = 6, 5, 4, 7
+TOLERANCE = {torch.float32: 5e-5, torch.float64: 1e-11}
+
+
+@pytest.fixture(autouse=True)
+def one_thread_in_pytorch():
+    """Threads of its own would only wait for each other on these sizes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_way_out(monkeypatch):
+    """Fail where PyTorch's own code is asked to run."""
+    can_run = _modules._Recurrent._can_run
+
+    def must_run(self, *arguments):
+        assert can_run(self, *arguments)
+        return True
+
+    monkeypatch.setattr(_modules._Recurrent, "_can_run", must_run)
+
+
+@pytest.fixture
+def nothing_said(monkeypatch):
+    monkeypatch.setattr(_operators, "_said", set())
+
+
+def twins(cell="lstm", seed=0, **options):
+    """Return PyTorch's module and this package's with the same parameters."""
+    name, defaults = CELLS[cell]
+    torch.manual_seed(seed)
+    theirs = getattr(torch.nn, name)(I, H, **defaults | options)
+    ours = getattr(fastlstm.torch, name)(I, H, **defaults | options)
+    assert ours.load_state_dict(theirs.state_dict()).missing_keys == []
+    return theirs, ours
+
+
+def arguments(module, kind, with_state, seed=1):
+    """Return leaf tensors: x, and the parts of the state."""
+    torch.manual_seed(seed)
+    dtype = module.weight_ih_l0.dtype
+    layers = module.num_layers * (2 if module.bidirectional else 1)
+    rows = () if kind == "single" else (B,)
+    shape = (T, *rows, I) if kind == "single" or not module.batch_first else (*rows, T, I)
+    shapes = [shape, (layers, *rows, module.proj_size or H), (layers, *rows, H)]
+    count = 1 + with_state * (2 if module.mode == "LSTM" else 1)
+    return [torch.randn(s, dtype=dtype, requires_grad=True) for s in shapes[:count]]
+
+
+def call(module, x, *state, kind="padded"):
+    """Return the outputs as a list of tensors; a packed sequence counts as its parts."""
+    if kind.startswith("packed"):
+        lengths = torch.tensor([6, 6, 4, 2, 1] if kind == "packed sorted" else [2, 6, 1, 6, 4])
+        x = pack_padded_sequence(
+            x, lengths, module.batch_first, enforce_sorted=kind == "packed sorted"
+        )
+    hx = None if not state else state if module.mode == "LSTM" else state[0]
+    torch.manual_seed(2)  # of dropout
+    y, state = module(x, hx)
+    parts = [*y] if isinstance(y, PackedSequence) else [y]
+    return [*parts, *(state if isinstance(state, tuple) else [state])]
+
+
+def gradients(module, inputs, kind="padded", **options):
+    """Return outputs, and gradients of all inputs and parameters, for random output gradients."""
+    outputs = call(module, *inputs, kind=kind, **options)
+    real = [o for o in outputs if o is not None and o.requires_grad]
+    torch.manual_seed(3)
+    loss = sum((o * torch.randn(o.shape, dtype=o.dtype)).sum() for o in real)
+    return outputs, torch.autograd.grad(loss, [*inputs, *module.parameters()])
+
+
+def assert_same(actual, desired, dtype):
+    actual, desired = list(actual), list(desired)
+    assert [a is None for a in actual] == [d is None for d in desired]
+    for a, d in zip(actual, desired, strict=True):
+        if a is not None:
+            assert_close(a, d, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")  # PyTorch's, about oneDNN
+@pytest.mark.parametrize("kind", ["padded", "single", "packed", "packed sorted"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_outputs_states_and_gradients_equal_pytorchs(cell, kind, dtype, no_way_out):
+    dtype = getattr(torch, dtype.name)
+    grid = itertools.product([False, True], [False, True], [1, 2], [False, True])
+    for bidirectional, batch_first, layers, with_state in grid:
+        theirs, ours = twins(
+            cell,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            num_layers=layers,
+            dropout=0.3 if layers > 1 else 0.0,  # the same mask from the same seed
+            bias=not with_state,
+            dtype=dtype,
+        )
+        inputs = arguments(ours, kind, with_state)
+        (out, grads), (their_out, their_grads) = (
+            gradients(module, inputs, kind=kind) for module in (ours, theirs)
+        )
+        assert_same(out, their_out, dtype)
+        assert_same(grads, their_grads, dtype)
+        with torch.no_grad():
+            assert_same(
+                call(ours.eval(), *inputs, kind=kind),
+                call(theirs.eval(), *inputs, kind=kind),
+                dtype,
+            )
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_instruction_set(cell, kind, isa, dtype, no_way_out):
+    dtype = getattr(torch, dtype.name)
+    theirs, ours = twins(cell, bidirectional=True, dtype=dtype)
+    inputs = arguments(ours, kind, with_state=True)
+    (out, grads), (their_out, their_grads) = (
+        gradients(module, inputs, kind=kind) for module in (ours, theirs)
+    )
+    assert_same(out, their_out, dtype)
+    assert_same(grads, their_grads, dtype)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_agree_with_differences(cell, no_way_out):
+    _, ours = twins(cell, num_layers=2, bidirectional=True, dtype=torch.float64)
+    names = list(dict(ours.named_parameters()))
+
+    for kind in ("padded", "packed"):
+        inputs = arguments(ours, kind, with_state=True)
+
+        def outputs(*tensors, kind=kind):
+            n = len(tensors) - len(names)
+            x, *state = tensors[:n]
+            weights = dict(zip(names, tensors[n:], strict=True))
+            hx = state if ours.mode == "LSTM" else state[0]
+            if kind == "packed":
+                x = pack_padded_sequence(x, torch.tensor([2, 6, 1, 6, 4]), enforce_sorted=False)
+            y, state = torch.func.functional_call(ours, weights, (x, hx))
+            y = y.data if kind == "packed" else y
+            return (y, *state) if ours.mode == "LSTM" else (y, state)
+
+        assert torch.autograd.gradcheck(outputs, (*inputs, *ours.parameters()), fast_mode=True)
+
+
+def samples(name):
+    modules = pytest.importorskip("torch.testing._internal.common_modules")
+    return next(m for m in modules.module_db if m.module_cls is getattr(torch.nn, name))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+def test_pytorchs_own_samples(name, training, no_way_out):
+    info = samples(name)
+    options = {"device": "cpu", "dtype": torch.float64, "requires_grad": False}
+    count = 0
+    for sample in info.module_inputs_func(info, training=training, **options):
+        made = sample.constructor_input
+        module = getattr(fastlstm.torch, name)(*made.args, **made.kwargs, dtype=torch.float64)
+        module.train(training)
+        theirs = getattr(torch.nn, name)(*made.args, **made.kwargs, dtype=torch.float64)
+        theirs.load_state_dict(module.state_dict())
+        given = sample.forward_input
+        output = module(*given.args, **given.kwargs)
+        assert_close(output, sample.reference_fn(module, *given.args, **given.kwargs))
+        assert_close(output, theirs(*given.args, **given.kwargs))
+        count += 1
+    assert count >= 16
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+def test_pytorchs_own_errors(name):
+    info = samples(name)
+    options = {"device": "cpu", "dtype": torch.float32, "requires_grad": False}
+    for sample in info.module_error_inputs_func(info, training=True, **options):
+        made, given = (
+            sample.module_error_input.constructor_input,
+            sample.module_error_input.forward_input,
+        )
+        make = getattr(fastlstm.torch, name)
+        if "CONSTRUCTION" in sample.error_on.name:
+            with pytest.raises(sample.error_type, match=sample.error_regex):
+                make(*made.args, **made.kwargs)
+        else:
+            module = make(*made.args, **made.kwargs)
+            with pytest.raises(sample.error_type, match=sample.error_regex):
+                module(*given.args, **given.kwargs)
+
+
+def bad_calls():
+    x, h = torch.zeros(T, B, I), torch.zeros(1, B, H)
+    return {
+        "dimensions": (x[None],),
+        "width": (x[..., :2],),
+        "dtype": (x.double(),),
+        "integers": (x.int(),),
+        "empty": (x[:0],),
+        "state's rows": (x, (h[:, :2], h)),
+        "state's width": (x, (h[..., :2], h)),
+        "cell state": (x, (h, h[:, :2])),
+        "state of a single row": (x, (h[:, 0], h[:, 0])),
+        "state's dtype": (x, (h.double(), h.double())),
+        "no tensor": (x.numpy(),),
+    }
+
+
+@pytest.mark.parametrize("name", bad_calls())
+def test_errors_are_pytorchs(name):
+    theirs, ours = twins()
+    messages = []
+    for module in (ours, theirs):
+        with pytest.raises((ValueError, TypeError, RuntimeError, AttributeError)) as error:
+            module(*bad_calls()[name])
+        messages.append((error.type, str(error.value)))
+    assert messages[0] == messages[1]
+
+
+def test_weights_of_a_wrong_shape_are_refused():
+    _, ours = twins("gru")  # PyTorch does not check the LSTM's
+    ours.weight_hh_l0 = torch.nn.Parameter(torch.zeros(3 * H, H + 1))
+    with pytest.raises(RuntimeError, match="shape"):
+        ours(torch.zeros(T, B, I))
+
+
+def test_batch_sizes_that_rise_are_refused():
+    _, ours = twins()
+    with pytest.raises(ValueError, match="batch_sizes: expected falling sizes"):
+        ours(PackedSequence(torch.zeros(5, I), torch.tensor([2, 3])))
+    with pytest.raises(ValueError, match="with the sum 5"):
+        ours(PackedSequence(torch.zeros(5, I), torch.tensor([3, 3])))
+
+
+# --- it is a module of PyTorch ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_is_a_module_like_pytorchs(cell):
+    theirs, ours = twins(cell, num_layers=2, bidirectional=True)
+    assert isinstance(ours, type(theirs))
+    assert repr(ours) == repr(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    x = torch.randn(T, B, I)
+    for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert type(other) is type(ours)
+        assert_close(other(x), ours(x), rtol=0, atol=0)
+    torch.manual_seed(5)
+    first = type(theirs)(I, H)
+    torch.manual_seed(5)
+    assert_close(dict(type(ours)(I, H).state_dict()), dict(first.state_dict()))
+
+
+def test_strange_memory_layouts(no_way_out):
+    theirs, ours = twins(num_layers=2)
+    tensors = {
+        "every second": torch.randn(2 * T, B, 2 * I)[::2, :, ::2],
+        "transposed": torch.randn(I, B, T).permute(2, 1, 0),
+        "expanded": torch.randn(1, 1, I).expand(T, B, I),
+        "one number": torch.ones(()).expand(T, B, I),
+        "reversed": torch.randn(T, B, I).flip(0),
+    }
+    state = torch.randn(H, B, 2, 2).permute(2, 3, 1, 0)
+    for x in tensors.values():
+        inputs = [x.detach().requires_grad_(), *(s.detach().requires_grad_() for s in state)]
+        (out, grads), (their_out, their_grads) = (gradients(m, inputs) for m in (ours, theirs))
+        assert_same(out, their_out, torch.float32)
+        assert_same(grads, their_grads, torch.float32)
+    ours.weight_ih_l0 = torch.nn.Parameter(torch.randn(I, 4 * H).T)
+    theirs.weight_ih_l0 = torch.nn.Parameter(ours.weight_ih_l0.detach())
+    assert_close(ours(x), theirs(x))
+
+
+def test_tensors_are_read_in_place(monkeypatch):
+    _, ours = twins(batch_first=True)
+    seen = []
+    run_forward = _operators.run_forward
+    monkeypatch.setattr(
+        _operators, "run_forward", lambda *a, **k: seen.append(a) or run_forward(*a, **k)
+    )
+    x = torch.randn(B, T, I)
+    y = ours(x)[0]
+    assert np.shares_memory(seen[0][2], x.numpy())
+    assert np.shares_memory(seen[0][8], y.detach().numpy())
+
+
+def test_only_what_is_asked_for():
+    """Gradients of some outputs with respect to some inputs."""
+    theirs, ours = twins("lstm", bidirectional=True)
+    inputs = arguments(ours, "padded", with_state=True)
+    for output in range(3):
+        grads = [
+            torch.autograd.grad(call(m, *inputs)[output].sum(), inputs) for m in (ours, theirs)
+        ]
+        assert_same(*grads, torch.float32)
+    for module in (ours, theirs):
+        module.weight_hh_l0.requires_grad_(False)
+        module.bias_ih_l0.requires_grad_(False)
+        call(module, inputs[0].detach())[0].sum().backward()
+    for name, parameter in ours.named_parameters():
+        assert_same([parameter.grad], [theirs.get_parameter(name).grad], torch.float32)
+    assert ours.bias_hh_l0.grad is not ours.bias_ih_l0.grad
+    frozen = ours.requires_grad_(False)(inputs[0])[0].sum()
+    assert_same(
+        torch.autograd.grad(frozen, inputs[0]),
+        torch.autograd.grad(theirs(inputs[0])[0].sum(), inputs[0]),
+        torch.float32,
+    )
+
+
+def test_inference_mode_and_no_grad_keep_nothing(no_way_out):
+    theirs, ours = twins()
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            y = ours(torch.ones(T, B, I))[0]
+            assert_close(y, theirs(torch.ones(T, B, I))[0])
+        assert y.grad_fn is None
+
+
+# --- weights ------------------------------------------------------------------------------------
+
+
+def changes():
+    def optimizer(m):
+        m.weight_hh_l0.grad = torch.ones_like(m.weight_hh_l0)
+        torch.optim.SGD([m.weight_hh_l0], lr=0.1).step()
+
+    def no_grad(m):
+        with torch.no_grad():
+            m.weight_ih_l0[0, 0] += 1
+
+    def data(m):
+        m.bias_hh_l0.data[1] = 3.0
+
+    def other_data(m):
+        m.weight_hh_l0.data = torch.randn_like(m.weight_hh_l0)
+
+    def numpy_view(m):
+        m.bias_ih_l0.detach().numpy()[2] = -2.0
+
+    def projection(m):
+        m.weight_hr_l0.detach().numpy()[0, 0] += 1
+
+    def state_dict(m):
+        m.load_state_dict({k: v + 0.1 for k, v in m.state_dict().items()})
+
+    def parameter(m):
+        m.weight_ih_l0 = torch.nn.Parameter(torch.ones_like(m.weight_ih_l0))
+
+    return [optimizer, no_grad, data, other_data, numpy_view, projection, state_dict, parameter]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("change", changes(), ids=lambda c: c.__name__)
+def test_a_change_of_weights_by_any_route_is_seen(change):
+    theirs, ours = twins("projection")
+    inputs = arguments(ours, "padded", with_state=True)
+    gradients(ours, inputs)
+    torch.manual_seed(7)
+    change(ours)
+    torch.manual_seed(7)
+    change(theirs)
+    (out, grads), (their_out, their_grads) = (gradients(m, inputs) for m in (ours, theirs))
+    assert_same(out, their_out, torch.float32)
+    assert_same(grads, their_grads, torch.float32)
+
+
+def test_weights_are_packed_once_and_kept_no_longer_than_the_parameter(monkeypatch):
+    _, ours = twins(num_layers=2)
+    packed = []
+    make = _operators.make_weights
+    monkeypatch.setattr(
+        _operators, "make_weights", lambda *a, **k: packed.append(a) or make(*a, **k)
+    )
+    x = torch.ones(T, B, I)
+    for _ in range(3):
+        ours(x)[0].sum().backward()
+        ours.eval()(x)
+    assert len(packed) == 2
+    before = len(_operators._kept)
+    assert id(ours.weight_hh_l0) in _operators._kept
+    del ours
+    assert len(_operators._kept) == before - 2
+
+
+def test_weights_changed_between_forward_and_backward_are_an_error():
+    _, ours = twins()
+    y = ours(torch.ones(T, B, I))[0]
+    with torch.no_grad():
+        ours.weight_hh_l0.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_weight_norm():
+    pairs = twins()
+    for module in pairs:
+        torch.nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
+        module(torch.ones(T, B, I))[0].sum().backward()
+    theirs, ours = pairs
+    for name, parameter in ours.named_parameters():
+        assert_same([parameter.grad], [theirs.get_parameter(name).grad], torch.float32)
+
+
+# --- the tape -----------------------------------------------------------------------------------
+
+
+def test_the_tape_dies_with_the_graph():
+    _, ours = twins()
+    saved = []
+
+    def pack(tensor):
+        if tensor.dtype == torch.uint8:
+            saved.append(weakref.ref(tensor.untyped_storage()))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = ours(torch.ones(T, B, I))[0]
+    assert [ref() is not None for ref in saved] == [True]
+    y.sum().backward()
+    assert saved[0]() is None
+    with pytest.raises(RuntimeError, match="second time"):
+        y.sum().backward()
+
+
+def test_a_graph_can_be_used_twice():
+    _, ours = twins()
+    inputs = arguments(ours, "padded", with_state=True)
+    loss = call(ours, *inputs)[0].square().sum()
+    first, second = (torch.autograd.grad(loss, inputs, retain_graph=True) for _ in range(2))
+    assert_close(first, second, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+def test_saved_tensors_may_be_copied_or_recomputed(kind):
+    _, ours = twins(num_layers=2, bidirectional=True)
+    inputs = arguments(ours, kind, with_state=True)
+    _, expected = gradients(ours, inputs, kind=kind)
+
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: tensor.numpy(force=True).copy(), lambda array: torch.from_numpy(array)
+    ):
+        _, copied = gradients(ours, inputs, kind=kind)
+    assert_close(copied, expected, rtol=0, atol=0)
+    if kind == "padded":
+        again = torch.utils.checkpoint.checkpoint(
+            lambda *tensors: call(ours, *tensors)[0], *inputs, use_reentrant=False
+        )
+        grads = torch.autograd.grad(again.sum(), inputs)
+        assert_close(grads, torch.autograd.grad(call(ours, *inputs)[0].sum(), inputs))
+
+
+# --- what is left to PyTorch --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+@pytest.mark.filterwarnings("ignore:fastlstm.torch leaves")
+def test_gradients_of_gradients(cell, kind):
+    _, ours = twins(cell, bidirectional=True, dtype=torch.float64)
+    inputs = arguments(ours, kind, with_state=True)
+
+    def outputs(x, *state):
+        parts = call(ours, x, *state, kind=kind)
+        return tuple(p for p in parts if p is not None and p.requires_grad)
+
+    assert torch.autograd.gradgradcheck(outputs, inputs, fast_mode=True)
+    one, two = (
+        torch.autograd.grad(outputs(*inputs)[0].sum(), inputs, create_graph=c) for c in (0, 1)
+    )
+    assert_close(one, two)
+
+
+def left_to_pytorch():
+    x = torch.ones(T, B, I)
+
+    def autocast(m):
+        with torch.autocast("cpu"):
+            return m(x)[0]
+
+    def bfloat16(m):
+        return copy.deepcopy(m).bfloat16()(x.bfloat16())[0]
+
+    def meta(m):
+        return copy.deepcopy(m).to("meta")(x.to("meta"))[0]
+
+    def function_transform(m):
+        weights = {k: v.detach() for k, v in m.named_parameters()}
+        return torch.func.grad(lambda w: torch.func.functional_call(m, w, (x,))[0].sum())(weights)
+
+    def trace(m):
+        return torch.jit.trace(m, (x,))(x)[0]
+
+    return [autocast, bfloat16, meta, function_transform, trace]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("use", left_to_pytorch(), ids=lambda use: use.__name__)
+def test_what_is_not_done_here_is_left_to_pytorch_and_said_once(use, nothing_said):
+    theirs, ours = twins()
+    with pytest.warns(UserWarning, match="fastlstm.torch leaves .* to PyTorch's own code"):
+        got = use(ours)
+    assert_close(got, use(theirs))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "fastlstm")
+        use(ours)
+
+
+def test_forward_derivatives_are_never_dropped(nothing_said):
+    _, ours = twins()
+    with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+        x = torch.autograd.forward_ad.make_dual(torch.ones(T, B, I), torch.ones(T, B, I))
+        with (
+            pytest.warns(UserWarning, match="forward derivatives"),
+            torch.backends.mkldnn.flags(enabled=False),  # which has none
+        ):
+            y = ours(x)[0]
+        assert torch.autograd.forward_ad.unpack_dual(y).tangent is not None
+
+
+# --- operators and compilers --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "packed", "reverse", "R"),
+    [
+        ("LSTM", False, False, H),
+        ("LSTM", True, True, 3),
+        ("GRU", True, False, H),
+        ("RNN_TANH", False, True, H),
+    ],
+)
+def test_opcheck(mode, packed, reverse, R):
+    torch.manual_seed(0)
+    gates = _operators.CELLS[mode][1]
+    rows = torch.tensor([3, 2, 2, 1]) if packed else None
+    shapes = {
+        "x": (8, I) if packed else (4, 3, I),
+        "h_0": (3, R),
+        "c_0": (3, H) if mode == "LSTM" else None,
+        "w_ih": (gates * H, I),
+        "w_hh": (gates * H, R),
+        "w_hr": (R, H) if R != H else None,
+        "b_ih": (gates * H,),
+        "b_hh": (gates * H,),
+    }
+    given = {
+        name: None if shape is None else torch.randn(shape, requires_grad=True)
+        for name, shape in shapes.items()
+    }
+    arguments = (mode, *given.values(), rows, 3, reverse, True)
+    torch.library.opcheck(_operators.recurrence, arguments)
+    with torch.no_grad():
+        y, _, _, tape = _operators.recurrence(*arguments)
+    x, _, _, w_ih, w_hh, w_hr, _, _ = (t if t is None else t.detach() for t in given.values())
+    wanted = [True, True, mode == "LSTM", True]
+    torch.library.opcheck(
+        _operators.recurrence_backward,
+        (
+            mode,
+            torch.randn_like(y),
+            None,
+            None,
+            tape,
+            x,
+            w_ih,
+            w_hh,
+            w_hr,
+            rows,
+            3,
+            reverse,
+            wanted,
+        ),
+        test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
+    )
+
+
+class Model(torch.nn.Module):
+    def __init__(self, recurrent):
+        super().__init__()
+        self.recurrent = recurrent
+        self.linear = torch.nn.Linear(2 * H, 2)
+
+    def forward(self, x):
+        return self.linear(self.recurrent(x.tanh())[0].relu())
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
+def test_compiled_models(cell, whole, no_way_out):
+    """In one graph where PyTorch lets recurrent modules into one, else around a break."""
+    _, ours = twins(cell, bidirectional=True, batch_first=True)
+    model = Model(ours)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(allow_rnn=whole):
+        compiled = torch.compile(model, fullgraph=whole, backend="aot_eager")
+        for steps in (3, 5, 6):
+            x = torch.randn(2, steps, I, requires_grad=True)
+            wanted = [x, *model.parameters()]
+            grads = [torch.autograd.grad(f(x).square().sum(), wanted) for f in (compiled, model)]
+            assert_close(*grads)
+            with torch.no_grad():
+                assert_close(compiled(x), model(x))
+    torch._dynamo.reset()
+
+
+def test_exported_programs():
+    _, ours = twins(bidirectional=True)
+    program = torch.export.export(ours, (torch.randn(T, B, I),))
+    assert sum("fastlstm.recurrence" in str(node.target) for node in program.graph.nodes) == 2
+    x = torch.randn(T, B, I)
+    assert_close(program.module()(x), ours(x))
+
+
+# --- threads and processes ----------------------------------------------------------------------
+
+
+def test_pytorchs_threads_are_left_alone():
+    before = torch.get_num_threads()
+    number = fastlstm.get_num_threads()
+    try:
+        fastlstm.set_num_threads(number + 1)
+        twins()[1](torch.ones(T, B, I))[0].sum().backward()
+        assert torch.get_num_threads() == before
+    finally:
+        fastlstm.set_num_threads(number)
+
+
+def test_one_module_in_many_threads():
+    _, ours = twins(num_layers=2)
+    x = torch.randn(T, B, I)
+    expected = gradients(ours, [x.requires_grad_()])[1]
+    results = [None] * 8
+
+    def work(i):
+        results[i] = torch.autograd.grad(call(ours, x)[0].sum(), [x, *ours.parameters()])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(expected) == len(results[0])
+    for result in results[1:]:
+        assert_close(result, results[0], rtol=0, atol=0)
+
+
+class Features(torch.utils.data.Dataset):
+    """A data set that runs a module where it is read."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        with torch.no_grad():
+            return self.module(torch.full((50, 32, I), float(i)))[0]
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_forked_workers_of_a_data_loader():
+    _, ours = twins()
+    before = fastlstm.get_num_threads()
+    fastlstm.set_num_threads(2)
+    try:
+        expected = [Features(ours)[i] for i in range(6)]  # the parent's threads are running
+        ours(torch.ones(50, 32, I))[0].sum().backward()
+        loader = torch.utils.data.DataLoader(
+            Features(ours),
+            batch_size=None,
+            num_workers=2,
+            multiprocessing_context="fork",
+            timeout=60,
+        )
+        for got, wanted in zip(loader, expected, strict=True):
+            assert_close(got, wanted, rtol=0, atol=0)
+    finally:
+        fastlstm.set_num_threads(before)
+
+
+def train(wrap, rows):
+    """Train on these rows of each batch; return the parameters."""
+    fastlstm.set_num_threads(1)
+    torch.set_num_threads(1)
+    _, ours = twins(bidirectional=True, dtype=torch.float64)
+    torch.manual_seed(11)
+    model = wrap(Model(ours).double())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    torch.manual_seed(12)
+    for _ in range(5):
+        x = torch.randn(T, 4, I, dtype=torch.float64)
+        optimizer.zero_grad()
+        model(x[:, rows]).square().mean().backward()
+        optimizer.step()
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+def train_as_one_of_two(rank, folder):
+    """Train half of each batch in a process of its own."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    parameters = train(torch.nn.parallel.DistributedDataParallel, slice(2 * rank, 2 * rank + 2))
+    torch.save(parameters, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="no torch.distributed here")
+def test_two_processes_train_to_the_weights_of_one(tmp_path):
+    torch.multiprocessing.spawn(train_as_one_of_two, (str(tmp_path),), nprocs=2)
+    threads = fastlstm.get_num_threads(), torch.get_num_threads()
+    try:
+        expected = train(lambda model: model, slice(None))
+    finally:
+        fastlstm.set_num_threads(threads[0])
+        torch.set_num_threads(threads[1])
+    for rank in range(2):
+        assert_close(torch.load(tmp_path / f"{rank}.pt"), expected, rtol=1e-10, atol=1e-12)
