@@ -464,6 +464,18 @@ def test_a_graph_can_be_used_twice():
     assert_close(first, second, rtol=0, atol=0)
 
 
+def test_a_tape_of_another_size_is_refused():
+    _, ours = twins()
+    with (
+        torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: tensor,
+            lambda tensor: tensor[:-1] if tensor.dtype == torch.uint8 else tensor,
+        ),
+        pytest.raises(ValueError, match=r"memory: expected \d+ bytes, got"),
+    ):
+        ours(torch.ones(T, B, I))[0].sum().backward()
+
+
 @pytest.mark.parametrize("kind", ["padded", "packed"])
 def test_saved_tensors_may_be_copied_or_recomputed(kind):
     _, ours = twins(num_layers=2, bidirectional=True)
@@ -527,7 +539,7 @@ def left_to_pytorch():
     return [autocast, bfloat16, meta, function_transform, trace]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("use", left_to_pytorch(), ids=lambda use: use.__name__)
 def test_what_is_not_done_here_is_left_to_pytorch_and_said_once(use, nothing_said):
     theirs, ours = twins()
