@@ -27,26 +27,7 @@ cdef extern from "tile.h":
         const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,
         const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R,
         ptrdiff_t rows, ptrdiff_t panels) noexcept nogil
-    void gates_lstm "gates_lstm"(
-        real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
-        const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,
-        const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R,
-        ptrdiff_t rows, ptrdiff_t panels) noexcept nogil
-    void gates_coupled "gates_coupled"(
-        real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
-        const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,
-        const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R,
-        ptrdiff_t rows, ptrdiff_t panels) noexcept nogil
-    void gates_gru "gates_gru"(
-        real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
-        const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,
-        const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R,
-        ptrdiff_t rows, ptrdiff_t panels) noexcept nogil
-    void gates_gru_reset_before "gates_gru_reset_before"(
-        real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
-        const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,
-        const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R,
-        ptrdiff_t rows, ptrdiff_t panels) noexcept nogil
+    gates_function gates_lstm, gates_coupled, gates_gru, gates_gru_reset_before
 
 cdef extern from "fingerprint.h":
     int FINGERPRINT_REALS
