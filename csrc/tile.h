@@ -17,7 +17,7 @@
 #if defined(__clang__)
 #define PREFETCH(p) __builtin_prefetch(p, 0, 2)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("unroll")
+#define UNROLL _Pragma("clang loop unroll(full)")
 #define UNROLL_ALL UNROLL
 #elif defined(__GNUC__)
 #define PREFETCH(p) __builtin_prefetch(p, 0, 2)
