@@ -1,13 +1,29 @@
 """Build the C and the Cython example: ``python setup.py build_ext --inplace``."""
 
-import sys
-
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 import fastlstm
 
-OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
+
+class BuildExt(build_ext):
+    """OpenMP where the compiler has it; without it, prange is a plain loop."""
+
+    def build_extension(self, ext):
+        """Build with OpenMP, or else without."""
+        if ext.name != "window_scores":
+            super().build_extension(ext)
+            return
+        ext.extra_compile_args = ext.extra_link_args = ["-fopenmp"]
+        try:
+            super().build_extension(ext)
+        except CompileError:
+            print("no OpenMP here: prange will run on one thread")
+            ext.extra_compile_args = ext.extra_link_args = []
+            super().build_extension(ext)
+
 
 setup(
     name="fastlstm-embedding-examples",
@@ -23,9 +39,8 @@ setup(
                 "window_scores",
                 ["window_scores.pyx"],
                 include_dirs=[fastlstm.get_include()],
-                extra_compile_args=OPENMP,
-                extra_link_args=OPENMP,
             )
         ),
     ],
+    cmdclass={"build_ext": BuildExt},
 )
