@@ -112,42 +112,8 @@ def gru_forward(
         h~ = (1 - z) * n + z * h_{t-1}
         h_t = zoneout_h * h_{t-1} + (1 - zoneout_h) * h~
 
-    Parameters
-    ----------
-    x : (T, B, I) array
-        The input, float32 or float64; every other array must have its dtype.
-    w_ih, w_hh : (3H, I) and (3H, H) arrays
-        The weights.
-    b : (4H,) array, or (3H,) without `reset_after`, optional
-        The bias b_r, b_z, b_n, b_hn; of r and z, the sum of PyTorch's and ONNX's two. b_hn exists
-        only with `reset_after`.
-    h_0 : (B, H) array, optional
-        The state before the first step; zeros if not given.
-    reset_after : bool
-        Where the reset gate acts: on the recurrent product (PyTorch, cuDNN, Keras, ONNX with
-        ``linear_before_reset=1``) or on the state before it (Cho et al., ONNX's default).
-    activations : tuple of two
-        Those of the gates and of the candidate n, as in `lstm_forward`.
-    lengths, reverse, clip, zoneout_h, dropout_h, training
-        As in `lstm_forward`.
-
-    Returns
-    -------
-    GRUOutput
-        ``y`` (T, B, H) in the order of time, 0 past a row's end; ``h_n`` (B, H), the state after
-        each row's last step; ``tape``, or None, with what `lstm_forward` says of it.
-
-    Raises
-    ------
-    ValueError
-        If a shape or a value does not fit; the message names the argument.
-    TypeError
-        If x is neither float32 nor float64, or another array's dtype differs.
-
-    References
-    ----------
-    Cho et al. (2014), Learning phrase representations using RNN encoder-decoder,
-    arXiv:1406.1078. `reset_after` is the form of cuDNN.
+    Parameters, results, errors and sources are those of `fastlstm.gru_forward`; but the tape
+    refers to the arrays given, apart from h_0: they must not change before `gru_backward`.
 
     Examples
     --------

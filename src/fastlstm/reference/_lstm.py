@@ -77,71 +77,8 @@ def lstm_forward(
         c_t = zoneout_c * c_{t-1} + (1 - zoneout_c) * c~
         h_t = zoneout_h * h_{t-1} + (1 - zoneout_h) * h~
 
-    Parameters
-    ----------
-    x : (T, B, I) array
-        The input, float32 or float64; every other array must have its dtype.
-    w_ih, w_hh : (G * H, I) and (G * H, R) arrays
-        The weights; G = 4 gates in the order i, f, g, o. R is the width of h: H, or that of
-        `w_proj`.
-    b : (G * H,) array, optional
-        The bias; PyTorch's and ONNX's two biases are one here, their sum.
-    h_0, c_0 : (B, R) and (B, H) arrays, optional
-        The state before the first step; zeros if not given.
-    lengths : (B,) array of integers in [0, T], optional
-        The number of steps of each row, in any order; T if not given. What x holds beyond is
-        not read.
-    reverse : bool
-        Process each row from its own end to its start.
-    peephole : (3, H) array, optional
-        The weights p_i, p_f, p_o from the cell state to the gates. If coupled: (2, H), p_i, p_o.
-    w_proj : (R, H) array, optional
-        The projection of the output.
-    layer_norm : (2G + 2, H) array, optional
-        The gains gx and gh (G rows each), then gc and bc. N(v) is ``(v - mean) / sqrt(var + 1e-5)``
-        over the G * H elements of zx or zh and over the H of c~.
-    coupled : bool
-        ``f = 1 - i``; then G = 3 gates, i, g, o.
-    clip : float, optional
-        Bounds the input of every activation, as ONNX's attribute; not with `training`.
-    cell_clip, proj_clip : float, optional
-        Bounds of the cell state and of the projected output.
-    zoneout_h, zoneout_c : float or (T, B, R) and (T, B, H) arrays, optional
-        How much of the old state stays, in [0, 1]: random masks of 0 and 1 in training, in the
-        order of x, and their expectation afterwards.
-    dropout_h : (B, R) array, optional
-        The mask of variational dropout, the same at all steps, scaled by the caller.
-    activations : tuple of three
-        Those of the gates, the candidate g and the output: a name or (name, alpha[, beta]) from
-        sigmoid, tanh, relu, affine, leaky_relu, thresholded_relu, scaled_tanh, hard_sigmoid, elu,
-        softsign, softplus; formulas and defaults are ONNX's.
-    training : bool
-        Keep the tape that `lstm_backward` needs.
-
-    Returns
-    -------
-    LSTMOutput
-        ``y`` (T, B, R) in the order of time, 0 past a row's end; ``h_n`` (B, R) and ``c_n``
-        (B, H), the state after each row's last step; ``tape``, or None. The tape refers to the
-        arrays given, apart from h_0 and c_0: they must not change before `lstm_backward`.
-
-    Raises
-    ------
-    ValueError
-        If a shape or a value does not fit; the message names the argument.
-    TypeError
-        If x is neither float32 nor float64, or another array's dtype differs.
-
-    References
-    ----------
-    Hochreiter & Schmidhuber (1997), Long short-term memory, doi:10.1162/neco.1997.9.8.1735.
-    The forget gate: Gers, Schmidhuber & Cummins (2000), Learning to forget: continual prediction
-    with LSTM, doi:10.1162/089976600300015015. Peepholes: Gers, Schraudolph & Schmidhuber (2002),
-    Learning precise timing with LSTM recurrent networks, JMLR 3. Coupled gates: Greff et al.
-    (2017), LSTM: a search space odyssey, doi:10.1109/TNNLS.2016.2582924. Projection: Sak, Senior &
-    Beaufays (2014), arXiv:1402.1128. Normalisation: Ba, Kiros & Hinton (2016), arXiv:1607.06450.
-    Zoneout: Krueger et al. (2017), arXiv:1606.01305. Dropout: Gal & Ghahramani (2016),
-    arXiv:1512.05287.
+    Parameters, results, errors and sources are those of `fastlstm.lstm_forward`; but the tape
+    refers to the arrays given, apart from h_0 and c_0: they must not change before `lstm_backward`.
 
     Examples
     --------

@@ -49,37 +49,8 @@ def rnn_forward(
         h~ = s(x_t @ w_ih.T + b + (dropout_h * h_{t-1}) @ w_hh.T)
         h_t = zoneout_h * h_{t-1} + (1 - zoneout_h) * h~
 
-    Parameters
-    ----------
-    x : (T, B, I) array
-        The input, float32 or float64; every other array must have its dtype.
-    w_ih, w_hh : (H, I) and (H, H) arrays
-        The weights.
-    b : (H,) array, optional
-        The bias; PyTorch's and ONNX's two biases are one here, their sum.
-    h_0 : (B, H) array, optional
-        The state before the first step; zeros if not given.
-    nonlinearity : str or (name, alpha[, beta])
-        One of the activations of `lstm_forward`.
-    lengths, reverse, clip, zoneout_h, dropout_h, training
-        As in `lstm_forward`.
-
-    Returns
-    -------
-    RNNOutput
-        ``y`` (T, B, H) in the order of time, 0 past a row's end; ``h_n`` (B, H), the state after
-        each row's last step; ``tape``, or None, with what `lstm_forward` says of it.
-
-    Raises
-    ------
-    ValueError
-        If a shape or a value does not fit; the message names the argument.
-    TypeError
-        If x is neither float32 nor float64, or another array's dtype differs.
-
-    References
-    ----------
-    Elman (1990), Finding structure in time, doi:10.1207/s15516709cog1402_1.
+    Parameters, results, errors and sources are those of `fastlstm.rnn_forward`; but the tape
+    refers to the arrays given, apart from h_0: they must not change before `rnn_backward`.
 
     Examples
     --------
