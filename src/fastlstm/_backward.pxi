@@ -492,7 +492,6 @@ cdef void place_backward_workspace(Backward *job, Memory *memory) noexcept nogil
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t lanes = job.kernels.lanes, widest = max(n.Hp, n.Rp, n.Ip), B = job.steps.B
     cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count)
-    cdef bint halfway = job.kind == LSTM_VARIANT or job.kind == GRU_RESET_BEFORE
     cdef Piece *piece
     cdef int i
     rows = min(rows, max(job.chunk_rows, B))
@@ -515,7 +514,7 @@ cdef void place_backward_workspace(Backward *job, Memory *memory) noexcept nogil
     job.dnorm = take_zeros(memory, 2 * n.N + 2 * n.H if job.options.norm != NULL else 0)
     job.kept = take_zeros(memory, B * n.Rp if job.zoneout_h != NULL else 0)
     job.through = take_zeros(memory, B * n.Rp if job.dropout != NULL else 0)
-    job.scratch = take_zeros(memory, B * n.Hp if halfway else 0)
+    job.scratch = take_zeros(memory, B * n.Hp if takes_whole_rows(job.kind) else 0)
     if job.dy.data == NULL:
         job.dy.data = <real *>job.zeros
 
@@ -548,7 +547,6 @@ def backward(
     cdef Memory memory = Memory(NULL, 0)
     cdef Buffer buffer
     cdef ptrdiff_t B = tape.schedule.steps.B
-    cdef bint whole_rows
     cdef int threads, g, count
     if B == 0:
         return
@@ -575,11 +573,11 @@ def backward(
         job.dropout_stride = n.Rp if masks.dropout != NULL else 0
     job.chunks = max(<ptrdiff_t>1, <ptrdiff_t>(
         UNINTERRUPTED / (2.0 * max(job.chunk_rows, B) * n.Z * (n.I + n.R))))
-    whole_rows = (
-        masks is not None or job.kind == LSTM_VARIANT or job.kind == GRU_RESET_BEFORE)
     threads = threads_for(<double>first_row(steps, steps.count) * n.Z * (n.I + n.R) * 2)
     count = count_groups(job)
-    job.split_units = count == 1 and not whole_rows and prefer_units(B, threads, n.Z, n.R)
+    job.split_units = (
+        count == 1 and masks is None and not takes_whole_rows(job.kind)
+        and prefer_units(B, threads, n.Z, n.R))
     if job.split_units:
         threads = threads_for_step(B, n.Z, n.R, threads)
     groups.count = count

@@ -355,7 +355,7 @@ cdef void place_tape(Forward *job, Memory *memory) noexcept nogil:
     job.extra = take(memory, rows * job.parts.size if job.kind != LSTM else 0)
     job.h = take(memory, (B + rows) * n.Rp)
     job.c = NULL
-    if job.kind == LSTM or job.kind == LSTM_VARIANT:
+    if has_c(job.kind):
         job.c = take(memory, (B + rows) * n.Hp)
 
 
@@ -501,7 +501,7 @@ def forward(
 
     threads = threads_for(<double>rows * n.Z * (n.I + n.R))
     job.split_units = (
-        masks is None and job.kind != LSTM_VARIANT and job.kind != GRU_RESET_BEFORE
+        masks is None and not takes_whole_rows(job.kind)
         and prefer_units(B, threads, n.Z, n.R))
     if job.split_units:
         threads = threads_for_step(B, n.Z, n.R, threads)

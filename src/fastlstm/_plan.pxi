@@ -250,7 +250,7 @@ cdef void set_state(fastlstm_state *state, const void *h, const void *c) noexcep
     cdef const Sizes *n = &own.job.size
     cdef ptrdiff_t B = own.job.steps.B
     copy_array(current_h(own), n.Rp, <const real *>h, n.R, B, n.R)
-    if has_c(&own.job):
+    if has_c(own.job.kind):
         copy_array(own.job.c, n.Hp, <const real *>c, n.H, B, n.H)
 
 
@@ -259,7 +259,7 @@ cdef void get_state(const fastlstm_state *state, void *h, void *c) noexcept nogi
     cdef const Sizes *n = &own.job.size
     cdef ptrdiff_t B = own.job.steps.B
     copy_array(<real *>h, n.R, current_h(own), n.Rp, B, n.R)
-    if has_c(&own.job):
+    if has_c(own.job.kind):
         copy_array(<real *>c, n.H, own.job.c, n.Hp, B, n.H)
 
 
@@ -311,12 +311,12 @@ cdef void run_forward(PlanState *own, Forward *job, const void *x, void *y) noex
     if y == NULL:
         job.y = Rows(job.h_n, 0, n.R, n.R, False)
     copy_array(job.h, n.Rp, h, n.Rp, B, n.Rp)
-    if has_c(job):
+    if has_c(job.kind):
         copy_array(job.c, n.Hp, c, n.Hp, B, n.Hp)
     job.end = T
     forward_thread(job, 0, 1)
     copy_array(h, n.Rp, job.h_n, n.R, B, n.R)
-    if has_c(job):
+    if has_c(job.kind):
         copy_array(c, n.Hp, cell_state(job, T - 1), n.Hp, B, n.Hp)
 
 

@@ -49,10 +49,6 @@ cdef inline real *current_h(const State *state) noexcept nogil:
     return state.todo[(state.s + 1) & 1].h
 
 
-cdef inline bint has_c(const Forward *job) noexcept nogil:
-    return job.kind == LSTM or job.kind == LSTM_VARIANT
-
-
 cdef inline void copy_array(
     real *to, ptrdiff_t to_stride, const real *source, ptrdiff_t source_stride,
     ptrdiff_t rows, ptrdiff_t F,

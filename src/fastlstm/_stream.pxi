@@ -50,7 +50,7 @@ cdef class Stream:
         self.kept = [weights, masks]
         self.buffer = buffer
         self.R = self.states[0].job.size.R
-        self.has_c = has_c(&self.states[0].job)
+        self.has_c = has_c(self.states[0].job.kind)
 
     cdef void lay_out(
         self, State *state, ptrdiff_t l, Weights weights, Masks masks, Memory *memory,

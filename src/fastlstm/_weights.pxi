@@ -124,6 +124,16 @@ cdef struct Packed:
     const real *w_hh_columns
 
 
+cdef inline bint has_c(int kind) noexcept nogil:
+    """Whether the cell has a state c beside h."""
+    return kind == LSTM or kind == LSTM_VARIANT
+
+
+cdef inline bint takes_whole_rows(int kind) noexcept nogil:
+    """Whether a step wants all hidden units of a row, so that threads cannot share them."""
+    return kind == LSTM_VARIANT or kind == GRU_RESET_BEFORE
+
+
 cdef int lstm_kind(const cell_options *options, const Given *given) noexcept nogil:
     """LSTM if nothing differs from the plain one, else LSTM_VARIANT."""
     if (options.coupled or options.clip != INFINITY or options.cell_clip != INFINITY
