@@ -2,8 +2,9 @@
 
 import os
 import platform
+import re
 import sys
-from glob import glob
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -28,37 +29,49 @@ else:
 # No contraction: fma stands where it is meant, so that bits do not depend on the compiler's choice.
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fvisibility=hidden"]
-SOURCES = [
-    path
-    for pattern in ("csrc/**/*.h", f"{PACKAGE}/include/*.h", f"{PACKAGE}/**/*.px[id]")
-    for path in glob(pattern, recursive=True)
-]
+INCLUDE_DIRS = ["csrc", f"{PACKAGE}/include"]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def included(path):
+    """Return the files of ours that this one includes, in Cython or in C, and what they include."""
+    names = re.findall(r'^ *(?:include|#include|cdef extern from) "(.+?)"', path.read_text(), re.M)
+    folders = [path.parent, *map(Path, INCLUDE_DIRS)]
+    found = [next((f / n for f in folders if (f / n).exists()), None) for n in names]
+    files = [file for file in found if file]
+    return files + [further for file in files for further in included(file)]
 
 
 def extension(name, *sources, flags=()):
-    """Return the compiled module fastlstm.<name>."""
+    """Return the compiled module fastlstm.<name>; what it includes it depends on."""
+    sources = [f"{PACKAGE}/{name.replace('.', '/')}.pyx", *sources]
     return Extension(
         f"fastlstm.{name}",
-        [f"{PACKAGE}/{name.replace('.', '/')}.pyx", *sources],
-        include_dirs=["csrc", f"{PACKAGE}/include"],
+        sources,
+        include_dirs=INCLUDE_DIRS,
         define_macros=[("CYTHON_CCOMPLEX", "0")],  # <complex.h> would define I, our input size
-        depends=SOURCES,
+        depends=sorted({str(file) for source in sources for file in included(Path(source))}),
         extra_compile_args=list(flags),
     )
 
 
 EXTENSIONS = [
-    extension("_runtime", "csrc/cpu.c", "csrc/memory.c", "csrc/team.c"),
-    extension("_training"),
+    extension("_core.runtime", "csrc/cpu.c", "csrc/memory.c", "csrc/team.c"),
+    extension("_core.optimizers"),
 ]
 for dtype in ("float32", "float64"):
-    EXTENSIONS.append(extension(f"_sequence_{dtype}"))
+    EXTENSIONS.append(extension(f"_core.sequence_{dtype}"))
     for isa, isa_flags in ISA_FLAGS.items():
         EXTENSIONS.append(extension(f"_kernels.{isa}_{dtype}", flags=isa_flags))
 
 
 class BuildExt(build_ext):
-    """Flags by compiler, and a clear word where there is none."""
+    """Flags by compiler, all cores at once, and a clear word where there is no compiler."""
+
+    def finalize_options(self):
+        """Use every core unless told otherwise."""
+        super().finalize_options()
+        self.parallel = self.parallel or CORES
 
     def build_extensions(self):
         """Set the flags that the compiler at hand understands, then build."""
@@ -66,7 +79,9 @@ class BuildExt(build_ext):
             for ext in self.extensions:
                 ext.extra_compile_args = FLAGS + ext.extra_compile_args
                 if sys.platform.startswith("linux"):
-                    ext.extra_link_args = ["-pthread", "-Wl,-s"]
+                    ext.extra_link_args = ["-pthread"]
+                    if not (self.inplace or self.editable_mode):  # a wheel: no symbols
+                        ext.extra_link_args.append("-Wl,-s")
             self.find_compiler()
         else:  # vector code is written for gcc and clang
             self.extensions = [
@@ -93,6 +108,6 @@ class BuildExt(build_ext):
 
 
 setup(
-    ext_modules=cythonize(EXTENSIONS, include_path=[f"{PACKAGE}/_kernels", PACKAGE]),
+    ext_modules=cythonize(EXTENSIONS, include_path=["src", f"{PACKAGE}/_kernels"]),
     cmdclass={"build_ext": BuildExt},
 )

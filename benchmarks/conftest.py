@@ -27,12 +27,12 @@ def pytest_benchmark_update_machine_info(config, machine_info):
     import scipy
 
     import fastlstm
-    from fastlstm import _runtime
+    from fastlstm._core import runtime
 
     machine_info |= {
         "fastlstm": fastlstm.__version__,
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,
         "threads": fastlstm.get_num_threads(),
-        "isa": _runtime.get_isa(),
+        "isa": runtime.get_isa(),
     }

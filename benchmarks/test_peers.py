@@ -9,8 +9,8 @@ import contextlib
 import pytest
 
 import fastlstm
-from fastlstm._measure import Case, Problem, check_equal
-from fastlstm._peers import PEERS, Fastlstm
+from fastlstm._commands.bench.measure import Case, Problem, check_equal
+from fastlstm._commands.bench.peers import PEERS, Fastlstm
 
 CASES = [
     Case("forward", 100, 1, 32, 32),

@@ -1,5 +1,5 @@
 /* The kernels of one instruction set and element type: the contract between the vector code
- * (src/fastlstm/_kernels) and the time loops (src/fastlstm/_sequence.pxi).
+ * (src/fastlstm/_kernels) and the time loops (src/fastlstm/_core/sequence.pxi).
  *
  * LANES, PANEL = 4 * LANES: reals in a vector and in a panel row, see tile.h
  * Hp, Ip, Rp             H, I, R rounded up to whole vectors

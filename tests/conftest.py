@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import forced_isa
 
-from fastlstm import _runtime
+from fastlstm._core import runtime
 
 
 def pytest_configure(config):
@@ -12,7 +12,7 @@ def pytest_configure(config):
     config.option.markexpr = config.option.markexpr or "not slow"
 
 
-@pytest.fixture(params=_runtime.available_isas())
+@pytest.fixture(params=runtime.available_isas())
 def isa(request):
     """Force one instruction set during the test."""
     with forced_isa(request.param):

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 
-from fastlstm import _runtime
+from fastlstm._core import runtime
 
 # relative to the largest element, for sums of some hundred products in another order
 TOLERANCE = {np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-12}
@@ -13,12 +13,12 @@ TOLERANCE = {np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-12}
 @contextlib.contextmanager
 def forced_isa(name):
     """Use one instruction set inside the block, and the one of before after it."""
-    before = _runtime.get_isa()
-    _runtime.set_isa(name)
+    before = runtime.get_isa()
+    runtime.set_isa(name)
     try:
         yield
     finally:
-        _runtime.set_isa(before)
+        runtime.set_isa(before)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from helpers import forced_isa
 
-from fastlstm import _runtime
-from fastlstm._calls import CORES
+from fastlstm._core import runtime
+from fastlstm._core.calls import CORES
 
 LIMIT = {np.dtype(np.float32): 2.5, np.dtype(np.float64): 4.0}
 SIGMOID_ABSOLUTE_LIMIT = 9e-8
@@ -58,7 +58,7 @@ def measure(name, x):
 def report_and_check(name, dtype, errors):
     """Print what was measured and assert that it is within the promise."""
     in_ulp, absolute = errors
-    isa = _runtime.get_isa()
+    isa = runtime.get_isa()
     print(f"\n{isa:7} {name:8} {dtype.name}  {in_ulp:.3f} ulp  {absolute:.2e} absolute", end="")
     assert in_ulp <= LIMIT[dtype]
     if name == "sigmoid":
@@ -92,7 +92,7 @@ def errors_over_every_float32():
         for name in FUNCTIONS:
             desired = exact(name, x)
             unit = ulp(desired, x.dtype)
-            for isa in _runtime.available_isas():
+            for isa in runtime.available_isas():
                 with forced_isa(isa):
                     errors = largest_errors(evaluate(name, x), desired, unit)
                 largest[isa, name] = np.maximum(largest.get((isa, name), 0), errors)

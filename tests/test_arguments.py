@@ -5,7 +5,7 @@ import pytest
 from helpers import gru_arguments, lstm_arguments, lstm_variant, rnn_arguments
 
 from fastlstm import reference
-from fastlstm._arguments import check_gru, check_lstm, check_rnn
+from fastlstm._args.arrays import check_gru, check_lstm, check_rnn
 
 T, B, I, H = 5, 3, 7, 4
 ZEROS = np.zeros

@@ -11,10 +11,18 @@ from helpers import assert_close, forced_threads
 import fastlstm
 from fastlstm import reference
 from fastlstm.__main__ import main
-from fastlstm._bench_table import Result, header, row
-from fastlstm._measure import ADAM, GATES, KINDS, Case, Problem, check_equal, median_times
-from fastlstm._peers import PEERS, Fastlstm, opened
-from fastlstm._roofline import ARITHMETIC, BEYOND, Roofline
+from fastlstm._commands.bench.measure import (
+    ADAM,
+    GATES,
+    KINDS,
+    Case,
+    Problem,
+    check_equal,
+    median_times,
+)
+from fastlstm._commands.bench.peers import PEERS, Fastlstm, opened
+from fastlstm._commands.bench.roofline import ARITHMETIC, BEYOND, Roofline
+from fastlstm._commands.bench.table import Result, header, row
 
 TINY = ["bench", "--rounds", "1", "--threads", "1", "--shapes", "3,2,4,5"]
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from helpers import assert_close, assert_same_bits
 
-from fastlstm import _co2, demo
 from fastlstm.__main__ import COMMANDS, main
-from fastlstm._command import write_whole
-from fastlstm._forecaster import (
+from fastlstm._commands.command import write_whole
+from fastlstm._commands.demo import co2, demo
+from fastlstm._commands.demo.forecaster import (
     CONTEXT,
     HORIZON,
     WEEK,
@@ -26,7 +26,7 @@ SMALL = ["demo", "--steps", "2", "--hidden-size", "4", "--reference-steps", "1"]
 
 @pytest.fixture(scope="module")
 def series():
-    return _co2.load_co2()
+    return co2.load_co2()
 
 
 @pytest.fixture
@@ -48,19 +48,19 @@ class TestData:
         assert series.ppm[0] == 316.1
 
     def test_gaps_are_filled_by_straight_lines(self, series):
-        filled = _co2.fill_gaps(np.array([1.0, np.nan, np.nan, 4.0, np.nan]))
+        filled = co2.fill_gaps(np.array([1.0, np.nan, np.nan, 4.0, np.nan]))
         assert filled.tolist() == [1, 2, 3, 4, 4]
         known = ~np.isnan(series.ppm)
-        assert_same_bits(_co2.fill_gaps(series.ppm)[known], series.ppm[known])
-        assert np.isfinite(_co2.fill_gaps(series.ppm)).all()
+        assert_same_bits(co2.fill_gaps(series.ppm)[known], series.ppm[known])
+        assert np.isfinite(co2.fill_gaps(series.ppm)).all()
 
     def test_seasonal_naive_repeats_the_last_year(self):
         ppm = np.arange(12 * 52.0)
-        assert _co2.seasonal_naive(ppm, 104).tolist() == [*range(11 * 52, 12 * 52)] * 2
-        assert_close(_co2.seasonal_naive_with_drift(ppm, 104), np.arange(12 * 52.0, 14 * 52))
+        assert co2.seasonal_naive(ppm, 104).tolist() == [*range(11 * 52, 12 * 52)] * 2
+        assert_close(co2.seasonal_naive_with_drift(ppm, 104), np.arange(12 * 52.0, 14 * 52))
 
     def test_errors_leave_gaps_out(self):
-        mae, rmse = _co2.errors(np.array([1.0, 5.0, 9.0]), np.array([1.0, np.nan, 5.0]))
+        mae, rmse = co2.errors(np.array([1.0, 5.0, 9.0]), np.array([1.0, np.nan, 5.0]))
         assert mae == 2
         assert rmse == pytest.approx(np.sqrt(8))
 
@@ -74,7 +74,7 @@ class TestForecaster:
         for row, start in enumerate(starts):
             changed = series.ppm.copy()
             changed[start : start + HORIZON] = 1000
-            after = Windows(_co2.Series(series.dates, changed)).cut(starts[row : row + 1])
+            after = Windows(co2.Series(series.dates, changed)).cut(starts[row : row + 1])
             if not np.isnan(series.ppm[start - 1]):  # or its filling leans on what comes next
                 assert_same_bits(after.x[:, 0, 0], before.x[:, row, 0])
             assert (after.target != before.target[:, row : row + 1]).all()
@@ -92,7 +92,7 @@ class TestForecaster:
         forecasts = []
         for future in (0.0, 1000.0):
             ppm = np.concatenate([series.ppm[:-HORIZON], np.full(HORIZON, future)])
-            past, held_out = _co2.split(_co2.Series(series.dates, ppm), HORIZON)
+            past, held_out = co2.split(co2.Series(series.dates, ppm), HORIZON)
             assert held_out.dates[0] == past.dates[-1] + WEEK
             model = Forecaster(4, 0)
             losses = list(model.train(past, 3))
@@ -102,13 +102,13 @@ class TestForecaster:
         assert_same_bits(forecasts[0], forecasts[1])
 
     def test_beats_seasonal_naive_before_the_held_out_years(self, series):
-        earlier, _ = _co2.split(series, HORIZON)
-        past, truth = _co2.split(earlier, HORIZON)
+        earlier, _ = co2.split(series, HORIZON)
+        past, truth = co2.split(earlier, HORIZON)
         model = Forecaster(16, 0)
         for _ in model.train(past, 60):
             pass
-        mae, _ = _co2.errors(model.forecast(past), truth.ppm)
-        naive, _ = _co2.errors(_co2.seasonal_naive(past.ppm, HORIZON), truth.ppm)
+        mae, _ = co2.errors(model.forecast(past), truth.ppm)
+        naive, _ = co2.errors(co2.seasonal_naive(past.ppm, HORIZON), truth.ppm)
         assert mae < 0.8 * naive
 
     def test_reference_trains_the_same(self, series):
@@ -137,9 +137,9 @@ class TestCommand:
 
     def test_saved_model_forecasts_the_same(self, small, tmp_path, series, capsys):
         assert small("--no-plot", "--output-dir", "out") == 0
-        past, held_out = _co2.split(series, HORIZON)
+        past, held_out = co2.split(series, HORIZON)
         forecast = Forecaster.load(tmp_path / "out" / demo.MODEL).forecast(past)
-        mae, rmse = _co2.errors(forecast, held_out.ppm)
+        mae, rmse = co2.errors(forecast, held_out.ppm)
         assert f"LSTM {mae:>26.2f} ppm{rmse:>6.2f} ppm" in capsys.readouterr().out
         assert [path.name for path in (tmp_path / "out").iterdir()] == [demo.MODEL]
         again = Forecaster(4, 0)

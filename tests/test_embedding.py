@@ -328,7 +328,7 @@ def test_a_plan_keeps_the_set_of_instructions_it_was_made_with(isa, rng):
     _, arrays, _ = case_of("lstm", rng, 4, 2, 3, 5, np.dtype(np.float32))
     runner = Runner(plan_of("lstm", arrays, {}), arrays)
     expected = fastlstm.lstm_forward(**arrays).y
-    fastlstm._runtime.set_isa("scalar")  # the fixture puts it back
+    fastlstm._core.runtime.set_isa("scalar")  # the fixture puts it back
     assert_same_bits(runner.forward(arrays["x"]), expected)
 
 

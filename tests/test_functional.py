@@ -24,7 +24,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastlstm
-from fastlstm import _runtime, reference
+from fastlstm import reference
+from fastlstm._core import runtime
 
 # (T, B, I, H): below, at, above and between the widths of vectors and register tiles
 SHAPES = [
@@ -302,7 +303,7 @@ def test_a_tape_outlives_a_change_of_the_instruction_set(isa, dtype, rng):
     upstream = output_gradients(rng, 5, 3, 20, dtype)
     tape = fastlstm.lstm_forward(**arguments, training=True).tape
     desired = fastlstm.lstm_backward(tape, **upstream)
-    for other in _runtime.available_isas():
+    for other in runtime.available_isas():
         with forced_isa(other):
             assert_close(fastlstm.lstm_backward(tape, **upstream), desired)
 

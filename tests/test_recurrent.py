@@ -9,7 +9,7 @@ from helpers import assert_close, assert_same_bits, central_differences, normal,
 
 import fastlstm
 from fastlstm import GRU, LSTM, RNN, reference
-from fastlstm._recurrent import KINDS
+from fastlstm._layers.recurrent import KINDS
 
 LAYERS = {
     "lstm": (LSTM, {}),

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import fastlstm
-from fastlstm import _runtime
+from fastlstm._core import runtime
 
 threadpoolctl = pytest.importorskip("threadpoolctl", minversion="3.2")
 
@@ -27,7 +27,7 @@ def test_info_shows_threads_version_and_file():
     assert info["num_threads"] == 3
     assert info["version"] == fastlstm.__version__
     assert info["internal_api"] == "fastlstm"
-    assert info["filepath"] == _runtime.__file__
+    assert info["filepath"] == runtime.__file__
 
 
 @pytest.mark.parametrize("options", [{}, {"user_api": "fastlstm"}], ids=["all", "ours"])
@@ -38,7 +38,7 @@ def test_a_limit_holds_within_its_block(options):
         assert fastlstm.get_num_threads() == ours()["num_threads"] == 3
 
 
-@pytest.mark.parametrize("limits", [{"fastlstm": 2}, [{"prefix": "_runtime.", "num_threads": 2}]])
+@pytest.mark.parametrize("limits", [{"fastlstm": 2}, [{"prefix": "runtime.", "num_threads": 2}]])
 def test_limits_by_name(limits):
     with forced_threads(3), threadpoolctl.threadpool_limits(limits=limits):
         assert fastlstm.get_num_threads() == 2

@@ -3,7 +3,7 @@
 import sys
 
 from fastlstm import reference
-from fastlstm._results import (
+from fastlstm._args.results import (
     GRUGradients,
     GRUOutput,
     LSTMGradients,
@@ -11,7 +11,7 @@ from fastlstm._results import (
     RNNGradients,
     RNNOutput,
 )
-from fastlstm._runtime import get_num_threads, set_num_threads, show_config
+from fastlstm._core.runtime import get_num_threads, set_num_threads, show_config
 from fastlstm._version import __version__
 from fastlstm.capi import get_include
 from fastlstm.functional import (

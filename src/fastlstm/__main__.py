@@ -9,10 +9,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fastlstm._command import CommandError
+from fastlstm._commands.command import CommandError
 from fastlstm._version import __version__
 
-COMMANDS = {"bench": "fastlstm.bench", "demo": "fastlstm.demo"}
+COMMANDS = {"bench": "fastlstm._commands.bench.bench", "demo": "fastlstm._commands.demo.demo"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastlstm import _sequence_float32, _sequence_float64
-from fastlstm._arguments import check_gru, check_lstm, check_real, check_rnn
-from fastlstm._options import ACTIVATIONS, check_size
+from fastlstm._args.arrays import check_gru, check_lstm, check_real, check_rnn
+from fastlstm._args.numbers import ACTIVATIONS, check_size
+from fastlstm._core import sequence_float32, sequence_float64
 
 VERSION = 1
 ALIGNMENT = 64
@@ -97,11 +97,11 @@ class API(ctypes.Structure):
 
 
 # what fastlstm_import() of the header looks for
-capsule_f32 = _sequence_float32.C_API_CAPSULE
-capsule_f64 = _sequence_float64.C_API_CAPSULE
+capsule_f32 = sequence_float32.C_API_CAPSULE
+capsule_f64 = sequence_float64.C_API_CAPSULE
 
-f32 = API.from_address(_sequence_float32.C_API_ADDRESS)
-f64 = API.from_address(_sequence_float64.C_API_ADDRESS)
+f32 = API.from_address(sequence_float32.C_API_ADDRESS)
+f64 = API.from_address(sequence_float64.C_API_ADDRESS)
 
 
 class _Memory:

@@ -1,6 +1,6 @@
 """The array API: one layer, one direction, no state of its own.
 
-Arguments are checked here (see `_arguments`), and only here. What a function computes stands in
+Arguments are checked here (see `_args.arrays`), and only here. What a function computes stands in
 its docstring; the same in NumPy, line by line, in `fastlstm.reference`.
 """
 
@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastlstm._arguments import check_gru, check_lstm, check_optional, check_rnn, readable
-from fastlstm._calls import CORES, make_weights, run_backward, run_forward
-from fastlstm._options import ActivationLike
-from fastlstm._results import (
+from fastlstm._args.arrays import check_gru, check_lstm, check_optional, check_rnn, readable
+from fastlstm._args.numbers import ActivationLike
+from fastlstm._args.results import (
     GRUGradients,
     GRUOutput,
     LSTMGradients,
@@ -20,6 +19,7 @@ from fastlstm._results import (
     RNNGradients,
     RNNOutput,
 )
+from fastlstm._core.calls import CORES, make_weights, run_backward, run_forward
 
 
 class Tape:

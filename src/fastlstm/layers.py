@@ -1,12 +1,12 @@
-"""Layers that own their parameters: `LSTM`, `GRU`, `RNN`. What they share is in `_recurrent`."""
+"""Layers that own their parameters: `LSTM`, `GRU`, `RNN`; what they share: `_layers`."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastlstm._arguments import check_optional
-from fastlstm._options import (
+from fastlstm._args.arrays import check_optional
+from fastlstm._args.numbers import (
     ActivationLike,
     check_activation,
     check_activations,
@@ -14,7 +14,7 @@ from fastlstm._options import (
     check_size,
     shortest,
 )
-from fastlstm._recurrent import Gradients, Recurrent, Tape
+from fastlstm._layers.recurrent import Gradients, Recurrent, Tape
 
 __all__ = ["GRU", "LSTM", "RNN", "Gradients", "Tape"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._options import check_size
+from fastlstm._args.numbers import check_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

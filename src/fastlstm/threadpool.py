@@ -7,7 +7,7 @@ Decisions:
 a) ``user_api`` is "fastlstm": ``threadpool_limits(1)`` limits every pool, ours too, while a limit
    on "blas" or "openmp" alone leaves ours as it is, since it is neither.
 b) threadpoolctl looks for loaded libraries by the beginning of their file names, and others may
-   have a `_runtime` too; the C functions that ours shows tell it from them.
+   have a `runtime` too; the C functions that ours shows tell it from them.
 
 Examples
 --------
@@ -35,7 +35,7 @@ class FastlstmController(LibController):
 
     user_api = "fastlstm"
     internal_api = "fastlstm"
-    filename_prefixes = ("_runtime.",)
+    filename_prefixes = ("runtime.",)
     check_symbols = ("fastlstm_get_num_threads", "fastlstm_set_num_threads")
 
     def get_num_threads(self) -> int:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
 from sklearn.utils import check_random_state, check_scalar  # type: ignore[import-untyped]
 
-from fastlstm._options import check_size
+from fastlstm._args.numbers import check_size
 from fastlstm.estimators._network import Data, Loss, Network, train, train_epoch
 from fastlstm.training import AdamW
 

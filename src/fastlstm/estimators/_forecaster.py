@@ -19,7 +19,7 @@ from sklearn.base import clone  # type: ignore[import-untyped]
 from sklearn.utils import check_array, check_consistent_length  # type: ignore[import-untyped]
 from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[import-untyped]
 
-from fastlstm._options import check_size
+from fastlstm._args.numbers import check_size
 from fastlstm.estimators._base import Columns, Recurrent, documented
 from fastlstm.estimators._network import Batch, predict
 from fastlstm.training import mse_loss

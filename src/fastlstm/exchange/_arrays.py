@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._arguments import check_real
-from fastlstm._recurrent import Recurrent
+from fastlstm._args.arrays import check_real
+from fastlstm._layers.recurrent import Recurrent
 
 BLOCKS = {"lstm": 4, "gru": 3, "rnn": 1}  # of H rows in a weight
 

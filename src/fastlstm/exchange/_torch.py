@@ -5,8 +5,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastlstm._assemble import assemble
-from fastlstm._recurrent import Recurrent
+from fastlstm._layers.from_params import assemble
+from fastlstm._layers.recurrent import Recurrent
 from fastlstm.exchange._arrays import (
     HARMLESS,
     cell_of,

@@ -14,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import defs, helper, numpy_helper
 
-from fastlstm._command import write_whole
-from fastlstm._options import check_size
-from fastlstm._recurrent import Recurrent
+from fastlstm._args.numbers import check_size
+from fastlstm._commands.command import write_whole
+from fastlstm._layers.recurrent import Recurrent
 from fastlstm._version import __version__
 from fastlstm.onnx._node import write_attributes, write_weights
 

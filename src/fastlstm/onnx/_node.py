@@ -14,8 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastlstm._arguments import check_array, check_real
-from fastlstm._options import ACTIVATIONS, ActivationLike, check_activation, check_bound, shortest
+from fastlstm._args.arrays import check_array, check_real
+from fastlstm._args.numbers import (
+    ACTIVATIONS,
+    ActivationLike,
+    check_activation,
+    check_bound,
+    shortest,
+)
 
 # our order of the gates, and ONNX's (which calls g "c")
 GATES = {"LSTM": ("ifgo", "iofg"), "GRU": ("rzn", "zrn"), "RNN": ("h", "h")}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._options import Activation
+from fastlstm._args.numbers import Activation
 
 Function = Callable[[NDArray], NDArray]
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastlstm._arguments import GRUArguments, check_gru, check_optional
-from fastlstm._options import ActivationLike
-from fastlstm._results import GRUGradients, GRUOutput
+from fastlstm._args.arrays import GRUArguments, check_gru, check_optional
+from fastlstm._args.numbers import ActivationLike
+from fastlstm._args.results import GRUGradients, GRUOutput
 from fastlstm.reference._activations import Function, derivative, function
 from fastlstm.reference._steps import Steps, drop, initial, replace, zoneout, zoneout_backward
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastlstm._arguments import LSTMArguments, check_lstm, check_optional
-from fastlstm._options import ActivationLike
-from fastlstm._results import LSTMGradients, LSTMOutput
+from fastlstm._args.arrays import LSTMArguments, check_lstm, check_optional
+from fastlstm._args.numbers import ActivationLike
+from fastlstm._args.results import LSTMGradients, LSTMOutput
 from fastlstm.reference._activations import derivative, function
 from fastlstm.reference._lstm_step import (
     LSTMStep,

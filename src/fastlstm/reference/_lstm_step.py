@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._arguments import LSTMArguments
+from fastlstm._args.arrays import LSTMArguments
 from fastlstm.reference._activations import Function
 from fastlstm.reference._norm import (
     Normalized,

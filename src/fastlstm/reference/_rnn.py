@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastlstm._arguments import RNNArguments, check_optional, check_rnn
-from fastlstm._options import ActivationLike
-from fastlstm._results import RNNGradients, RNNOutput
+from fastlstm._args.arrays import RNNArguments, check_optional, check_rnn
+from fastlstm._args.numbers import ActivationLike
+from fastlstm._args.results import RNNGradients, RNNOutput
 from fastlstm.reference._activations import derivative, function
 from fastlstm.reference._steps import Steps, drop, initial, replace, zoneout, zoneout_backward
 

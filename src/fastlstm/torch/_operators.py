@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastlstm._arguments import readable
-from fastlstm._calls import CORES, make_weights, run_backward, run_forward
+from fastlstm._args.arrays import readable
+from fastlstm._core.calls import CORES, make_weights, run_backward, run_forward
 
 _Optional = Tensor | None
 

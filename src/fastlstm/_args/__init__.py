@@ -1,0 +1,1 @@
+"""Checked arguments: what every other room may use, and which uses none."""

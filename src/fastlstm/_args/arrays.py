@@ -1,0 +1,312 @@
+"""Argument checks of the array API, shared by `functional` and `reference`.
+
+Decisions:
+a) `x` decides the dtype; every other array must have it. Nothing is cast between float32 and
+   float64, but other byte orders are read as the native one.
+b) A check either returns the array (a view or the object itself wherever possible) or raises with
+   a message of the form ``name: expected ..., got ...``.
+c) This is the only place where arguments are checked (numbers and activations: `_args.numbers`).
+   Everything below relies on it.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastlstm._args.numbers import (
+    Activation,
+    check_activation,
+    check_activations,
+    check_bound,
+    check_clip,
+    is_number,
+)
+
+REAL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class LSTMArguments(NamedTuple):
+    """The checked arguments of one LSTM layer in one direction."""
+
+    x: NDArray
+    w_ih: NDArray
+    w_hh: NDArray
+    b: NDArray | None
+    h_0: NDArray | None
+    c_0: NDArray | None
+    lengths: NDArray[np.intp] | None
+    peephole: NDArray | None
+    w_proj: NDArray | None
+    layer_norm: NDArray | None
+    coupled: bool
+    clip: float | None
+    cell_clip: float | None
+    proj_clip: float | None
+    zoneout_h: float | NDArray | None
+    zoneout_c: float | NDArray | None
+    dropout_h: NDArray | None
+    activations: tuple[Activation, ...]  # gates, candidate, output
+
+
+class GRUArguments(NamedTuple):
+    """The checked arguments of one GRU layer in one direction."""
+
+    x: NDArray
+    w_ih: NDArray
+    w_hh: NDArray
+    b: NDArray | None
+    h_0: NDArray | None
+    lengths: NDArray[np.intp] | None
+    reset_after: bool
+    clip: float | None
+    zoneout_h: float | NDArray | None
+    dropout_h: NDArray | None
+    activations: tuple[Activation, ...]  # gates, candidate
+
+
+class RNNArguments(NamedTuple):
+    """The checked arguments of one layer of a plain RNN in one direction."""
+
+    x: NDArray
+    w_ih: NDArray
+    w_hh: NDArray
+    b: NDArray | None
+    h_0: NDArray | None
+    lengths: NDArray[np.intp] | None
+    nonlinearity: Activation
+    clip: float | None
+    zoneout_h: float | NDArray | None
+    dropout_h: NDArray | None
+
+
+def check_real(name: str, value: ArrayLike) -> NDArray:
+    """Return `value` as a native float32 or float64 array."""
+    array = np.asarray(value)
+    if array.dtype not in REAL_DTYPES:
+        native = array.dtype.newbyteorder("=")
+        if native not in REAL_DTYPES:
+            raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
+        array = array.astype(native)
+    return array
+
+
+def check_dtype(name: str, value: ArrayLike, dtype: np.dtype) -> NDArray:
+    """Return `value` as a native array of this dtype."""
+    array = check_real(name, value)
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype}, got {array.dtype}")
+    return array
+
+
+def check_array(name: str, value: ArrayLike, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
+    """Return `value` as a native array of exactly this shape and dtype."""
+    if type(value) is np.ndarray and value.dtype == dtype and value.shape == shape:
+        # dtype equality takes byte order into account
+        return value
+    array = check_real(name, value)
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype}, the dtype of x, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected {shape}, got {array.shape}")
+    return array
+
+
+def check_optional(
+    name: str, value: ArrayLike | None, shape: tuple[int, ...], dtype: np.dtype
+) -> NDArray | None:
+    """As `check_array`, with None passed through."""
+    return None if value is None else check_array(name, value, shape, dtype)
+
+
+def check_sequence(name: str, value: ArrayLike) -> NDArray:
+    """Return `value` as a native real array of three dimensions (T, B, I)."""
+    array = check_real(name, value)
+    if array.ndim != 3:
+        raise ValueError(f"{name}: expected 3 dimensions (T, B, I), got shape {array.shape}")
+    return array
+
+
+def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp] | None:
+    """Return `lengths` as a contiguous (B,) array of integers in [0, T]."""
+    if lengths is None:
+        return None
+    array = np.asarray(lengths)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"lengths: expected integers, got {array.dtype}")
+    if array.shape != (B,):
+        raise ValueError(f"lengths: expected {(B,)}, got {array.shape}")
+    if B and (array.min() < 0 or array.max() > T):
+        raise ValueError(f"lengths: expected values in [0, {T}], got {array.min()}..{array.max()}")
+    return np.ascontiguousarray(array, dtype=np.intp)
+
+
+def check_zoneout(
+    name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype
+) -> float | NDArray | None:
+    """Return a number in [0, 1] as a Python float, masks in [0, 1] as an array, None as it is."""
+    if is_number(value):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: expected a number in [0, 1], got {value}")
+        return float(value)
+    masks = check_optional(name, value, shape, dtype)
+    if masks is not None and masks.size and not (masks.min() >= 0 and masks.max() <= 1):
+        raise ValueError(f"{name}: expected values in [0, 1], got {masks.min()}..{masks.max()}")
+    return masks
+
+
+def check_recurrent(w_hh: ArrayLike, blocks: int, columns: str) -> tuple[NDArray, int]:
+    """Return `w_hh`, of which only the number of rows is checked, and H."""
+    array = check_real("w_hh", w_hh)
+    if array.ndim == 0 or array.shape[0] % blocks or not array.shape[0]:
+        rows = "H" if blocks == 1 else f"{blocks}H"
+        raise ValueError(f"w_hh: expected ({rows}, {columns}) with H >= 1, got {array.shape}")
+    return array, array.shape[0] // blocks
+
+
+def check_projection(w_proj: ArrayLike, H: int, dtype: np.dtype) -> NDArray:
+    """Return `w_proj` as an array (R, H)."""
+    array = check_real("w_proj", w_proj)
+    if array.ndim != 2 or not array.shape[0] or array.shape[1] != H:
+        raise ValueError(f"w_proj: expected (R, {H}) with R >= 1, got {array.shape}")
+    return check_array("w_proj", array, array.shape, dtype)
+
+
+def check_lstm(
+    x,
+    w_ih,
+    w_hh,
+    b=None,
+    h_0=None,
+    c_0=None,
+    *,
+    lengths=None,
+    peephole=None,
+    w_proj=None,
+    layer_norm=None,
+    coupled=False,
+    clip=None,
+    cell_clip=None,
+    proj_clip=None,
+    zoneout_h=None,
+    zoneout_c=None,
+    dropout_h=None,
+    activations=("sigmoid", "tanh", "tanh"),
+    training=False,
+) -> LSTMArguments:
+    """Check the arguments of `lstm_forward` against each other."""
+    x = check_sequence("x", x)
+    T, B, I = x.shape
+    dtype = x.dtype
+    G = 3 if coupled else 4
+    w_hh, H = check_recurrent(w_hh, G, "H" if w_proj is None else "R")
+    if w_proj is not None:
+        w_proj = check_projection(w_proj, H, dtype)
+    elif proj_clip is not None:
+        raise ValueError(f"proj_clip: expected None without w_proj, got {proj_clip}")
+    R = H if w_proj is None else w_proj.shape[0]
+    return LSTMArguments(
+        x=x,
+        w_ih=check_array("w_ih", w_ih, (G * H, I), dtype),
+        w_hh=check_array("w_hh", w_hh, (G * H, R), dtype),
+        b=check_optional("b", b, (G * H,), dtype),
+        h_0=check_optional("h_0", h_0, (B, R), dtype),
+        c_0=check_optional("c_0", c_0, (B, H), dtype),
+        lengths=check_lengths(lengths, T, B),
+        peephole=check_optional("peephole", peephole, (G - 1, H), dtype),
+        w_proj=w_proj,
+        layer_norm=check_optional("layer_norm", layer_norm, (2 * G + 2, H), dtype),
+        coupled=bool(coupled),
+        clip=check_clip(clip, training),
+        cell_clip=check_bound("cell_clip", cell_clip),
+        proj_clip=check_bound("proj_clip", proj_clip),
+        zoneout_h=check_zoneout("zoneout_h", zoneout_h, (T, B, R), dtype),
+        zoneout_c=check_zoneout("zoneout_c", zoneout_c, (T, B, H), dtype),
+        dropout_h=check_optional("dropout_h", dropout_h, (B, R), dtype),
+        activations=check_activations(activations, ("gates", "candidate", "output")),
+    )
+
+
+def check_gru(
+    x,
+    w_ih,
+    w_hh,
+    b=None,
+    h_0=None,
+    *,
+    lengths=None,
+    reset_after=True,
+    clip=None,
+    zoneout_h=None,
+    dropout_h=None,
+    activations=("sigmoid", "tanh"),
+    training=False,
+) -> GRUArguments:
+    """Check the arguments of `gru_forward` against each other."""
+    x = check_sequence("x", x)
+    T, B, I = x.shape
+    dtype = x.dtype
+    w_hh, H = check_recurrent(w_hh, 3, "H")
+    return GRUArguments(
+        x=x,
+        w_ih=check_array("w_ih", w_ih, (3 * H, I), dtype),
+        w_hh=check_array("w_hh", w_hh, (3 * H, H), dtype),
+        b=check_optional("b", b, (4 * H if reset_after else 3 * H,), dtype),
+        h_0=check_optional("h_0", h_0, (B, H), dtype),
+        lengths=check_lengths(lengths, T, B),
+        reset_after=bool(reset_after),
+        clip=check_clip(clip, training),
+        zoneout_h=check_zoneout("zoneout_h", zoneout_h, (T, B, H), dtype),
+        dropout_h=check_optional("dropout_h", dropout_h, (B, H), dtype),
+        activations=check_activations(activations, ("gates", "candidate")),
+    )
+
+
+def check_rnn(
+    x,
+    w_ih,
+    w_hh,
+    b=None,
+    h_0=None,
+    *,
+    lengths=None,
+    nonlinearity="tanh",
+    clip=None,
+    zoneout_h=None,
+    dropout_h=None,
+    training=False,
+) -> RNNArguments:
+    """Check the arguments of `rnn_forward` against each other."""
+    x = check_sequence("x", x)
+    T, B, I = x.shape
+    dtype = x.dtype
+    w_hh, H = check_recurrent(w_hh, 1, "H")
+    return RNNArguments(
+        x=x,
+        w_ih=check_array("w_ih", w_ih, (H, I), dtype),
+        w_hh=check_array("w_hh", w_hh, (H, H), dtype),
+        b=check_optional("b", b, (H,), dtype),
+        h_0=check_optional("h_0", h_0, (B, H), dtype),
+        lengths=check_lengths(lengths, T, B),
+        nonlinearity=check_activation("nonlinearity", nonlinearity),
+        clip=check_clip(clip, training),
+        zoneout_h=check_zoneout("zoneout_h", zoneout_h, (T, B, H), dtype),
+        dropout_h=check_optional("dropout_h", dropout_h, (B, H), dtype),
+    )
+
+
+def readable(array: NDArray) -> NDArray:
+    """Return `array`, or a copy where the core cannot read it in place."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned:
+        return array
+    size = array.itemsize
+    whole = flags.aligned and all(stride % size == 0 for stride in array.strides)
+    if whole and (array.ndim < 3 or array.strides[-1] == size or array.shape[-1] == 1):
+        return array
+    return np.ascontiguousarray(array)
+
+
+def readable_or_none(array: NDArray | None) -> NDArray | None:
+    """As `readable`, with None passed through."""
+    return None if array is None else readable(array)

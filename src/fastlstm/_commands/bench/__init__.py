@@ -1,0 +1,1 @@
+"""``fastlstm bench``: what a shape costs, beside other libraries and the roofline."""

@@ -1,0 +1,137 @@
+"""ONNX Runtime and OpenVINO as peers: both run the same ONNX model."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlstm._commands.bench.measure import GATES, Call, Problem
+from fastlstm._commands.bench.peers.base import Peer
+
+# where ONNX's gates are among ours: i, o, f, g; z, r, n
+ORDER = {"lstm": [0, 3, 1, 2], "gru": [1, 0, 2], "rnn": [0]}
+
+
+def states(problem: Problem) -> tuple[str, ...]:
+    """Return the names of the states."""
+    return ("h", "c") if problem.case.cell == "lstm" else ("h",)
+
+
+def onnx_model(problem: Problem) -> bytes:
+    """Return an ONNX model of inputs x, h_0 and outputs y, h_n, with fixed sizes; LSTM: c_0, c_n.
+
+    The GRU's reset gate acts on the recurrent product (linear_before_reset=1), as in fastlstm and
+    PyTorch.
+    """
+    onnx: Any = importlib.import_module("onnx")
+    _, T, B, I, H, cell = problem.case
+    GH = GATES[cell] * H
+    state = [1, B, H]
+    firsts = [f"{name}_0" for name in states(problem)]
+    lasts = [f"{name}_n" for name in states(problem)]
+
+    def value(name: str, shape: list[int]) -> Any:
+        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+    def ordered(array: NDArray) -> NDArray:
+        return array.reshape(GATES[cell], H, -1)[ORDER[cell]].reshape(1, GH, -1)
+
+    b_hh = np.zeros(GH, problem.dtype)
+    if cell == "gru":
+        b_hh[2 * H :] = problem.b[GH:]
+    biases = np.concatenate([ordered(problem.b[:GH]), ordered(b_hh)], axis=1)[:, :, 0]
+    arrays = {"w": ordered(problem.w_ih), "r": ordered(problem.w_hh), "b": biases}
+    node = onnx.helper.make_node(
+        cell.upper(),
+        ["x", "w", "r", "b", "", *firsts],
+        ["y", *lasts],
+        hidden_size=H,
+        **({"linear_before_reset": 1} if cell == "gru" else {}),
+    )
+    graph = onnx.helper.make_graph(
+        [node],
+        cell,
+        [value("x", [T, B, I]), *(value(name, state) for name in firsts)],
+        [value("y", [T, 1, B, H]), *(value(name, state) for name in lasts)],
+        [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+
+
+class ONNXRuntime(Peer):
+    """ONNX Runtime, by the operators LSTM, GRU and RNN."""
+
+    name = "onnxruntime"
+    needs = ("onnx",)
+    kinds = ("forward", "step")
+    dtypes = ("float32",)
+
+    def prepare(self, problem: Problem) -> Call:
+        options = self.module.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        session = self.module.InferenceSession(
+            onnx_model(problem), options, providers=["CPUExecutionProvider"]
+        )
+        zeros = np.zeros((1, problem.case.B, problem.case.H), problem.dtype)
+        firsts = [f"{name}_0" for name in states(problem)]
+        lasts = [f"{name}_n" for name in states(problem)]
+        feed = {"x": problem.x} | dict.fromkeys(firsts, zeros)
+
+        def forward() -> Sequence[Any]:
+            return session.run(None, feed)[:1]
+
+        def step() -> Sequence[Any]:
+            feed.update(zip(firsts, session.run(lasts, feed), strict=True))
+            return (feed["h_0"],)
+
+        return step if problem.case.kind == "step" else forward
+
+
+class OpenVINO(Peer):
+    """OpenVINO, which reads the same ONNX model."""
+
+    name = "openvino"
+    needs = ("onnx",)
+    kinds = ("forward", "step")
+    dtypes = ("float32",)
+
+    def prepare(self, problem: Problem) -> Call:
+        openvino = self.module
+        core = openvino.Core()
+        model = core.compile_model(
+            core.read_model(onnx_model(problem), b""),
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": self.threads,
+                "NUM_STREAMS": 1,
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": "f32",
+                "ENABLE_CPU_PINNING": False,  # pinned, it loses most when other work is about
+            },
+        )
+        request = model.create_infer_request()
+        request.set_tensor("x", openvino.Tensor(problem.x))
+        for name in states(problem):
+            zeros = np.zeros((1, problem.case.B, problem.case.H), problem.dtype)
+            request.set_tensor(f"{name}_0", openvino.Tensor(zeros))
+        y, h_n = map(request.get_tensor, ("y", "h_n"))
+        # each state before and after the step
+        pairs = [
+            tuple(request.get_tensor(f"{name}_{end}") for end in "0n") for name in states(problem)
+        ]
+
+        def forward() -> Sequence[Any]:
+            request.infer()
+            return (y.data,)
+
+        def step() -> Sequence[Any]:
+            request.infer()
+            for before, after in pairs:
+                before.data[...] = after.data
+            return (h_n.data,)
+
+        return step if problem.case.kind == "step" else forward

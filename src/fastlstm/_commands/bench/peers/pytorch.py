@@ -1,0 +1,111 @@
+"""PyTorch as a peer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastlstm._commands.bench.measure import ADAM, Call, Problem
+from fastlstm._commands.bench.peers.base import Peer
+
+
+class Torch(Peer):
+    """PyTorch, by torch.nn.LSTM, GRU and RNN; ragged batches are packed sequences."""
+
+    name = "torch"
+
+    def __init__(self, threads: int):
+        super().__init__(threads)
+        self._before = self.module.get_num_threads()
+        self.module.set_num_threads(threads)
+
+    def prepare(self, problem: Problem) -> Call:
+        torch = self.module
+        layer = self._layer(problem)
+        weights = list(layer.parameters())
+        x, dy = torch.from_numpy(problem.x), torch.from_numpy(problem.dy)
+        rnn = torch.nn.utils.rnn
+        state = None
+
+        @torch.inference_mode()
+        def forward() -> Sequence[Any]:
+            return (layer(x)[0],)
+
+        @torch.inference_mode()
+        def step() -> Sequence[Any]:
+            nonlocal state
+            y, state = layer(x, state)
+            return (y,)
+
+        def train() -> Sequence[Any]:
+            layer.zero_grad()
+            x.grad = None
+            if problem.lengths is None:
+                y, _ = layer(x)
+            else:
+                packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+                y, _ = rnn.pad_packed_sequence(layer(packed)[0], total_length=len(x))
+            y.backward(dy)
+            return y.detach(), x.grad, *_parts([weight.grad for weight in weights], problem)
+
+        if problem.case.kind == "fit":
+            return self._fit(layer, problem)
+        if problem.trains:
+            x.requires_grad_(True)
+            if problem.lengths is not None:
+                lengths = torch.from_numpy(problem.lengths)
+            return train
+        return step if problem.case.kind == "step" else forward
+
+    def _layer(self, problem: Problem) -> Any:
+        torch = self.module
+        _, _, _, I, H, cell = problem.case
+        layer = getattr(torch.nn, cell.upper())(I, H, dtype=getattr(torch, problem.dtype.name))
+        b, n = torch.from_numpy(problem.b), len(problem.w_ih)
+        with torch.no_grad():
+            layer.weight_ih_l0.copy_(torch.from_numpy(problem.w_ih))
+            layer.weight_hh_l0.copy_(torch.from_numpy(problem.w_hh))
+            layer.bias_ih_l0.copy_(b[:n])
+            layer.bias_hh_l0.zero_()
+            if cell == "gru":
+                layer.bias_hh_l0[2 * H :] = b[n:]
+        return layer
+
+    def _fit(self, layer: Any, problem: Problem) -> Call:
+        torch = self.module
+        _, _, _, _, H, cell = problem.case
+        linear = torch.nn.Linear(H, 1, dtype=layer.weight_ih_l0.dtype)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(problem.w_out))
+            linear.bias.copy_(torch.from_numpy(problem.b_out))
+        # two biases where one would do: both would take Adam's step, twice ours
+        if cell == "gru":
+            only_n = torch.zeros_like(layer.bias_hh_l0)
+            only_n[2 * H :] = 1
+            layer.bias_hh_l0.register_hook(lambda gradient: gradient * only_n)
+        else:
+            layer.bias_hh_l0.requires_grad_(False)
+        model = torch.nn.ModuleList([layer, linear])
+        adam = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], **ADAM)
+        mse_loss = torch.nn.MSELoss()
+        x, target = torch.from_numpy(problem.x), torch.from_numpy(problem.target)
+        w_ih, w_hh, b_ih, b_hh, w_out, b_out = (p.detach() for p in model.parameters())
+        parameters = *_parts([w_ih, w_hh, b_ih, b_hh], problem), w_out, b_out
+
+        def fit() -> Sequence[Any]:
+            y, _ = layer(x)
+            loss = mse_loss(linear(y[-1]), target)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            return loss.detach(), *parameters
+
+        return fit
+
+    def close(self) -> None:
+        self.module.set_num_threads(self._before)
+
+
+def _parts(tensors: Sequence[Any], problem: Problem) -> list[Any]:
+    """Return w_ih, w_hh and b; of the GRU's second bias what is not in the first."""
+    w_ih, w_hh, b_ih, b_hh = tensors
+    inner = [b_hh[2 * problem.case.H :]] if problem.case.cell == "gru" else []
+    return [w_ih, w_hh, b_ih, *inner]

@@ -1,0 +1,45 @@
+# THE TIME LOOPS AND BPTT of one element type: this file includes its parts in order.
+#
+# Decisions:
+# a) A sequence is a series of steps; at step s the first alive(s) rows take part. Ragged rows are
+#    sorted by falling length, so that they are always the first ones and cost follows sum(lengths).
+# b) Time is cut into chunks that fit into the cache. Per chunk the input product is one large
+#    product; backward, dz of a chunk is spent on dx, dW_ih and dW_hh while it is warm.
+# c) Threads run the same function on their share: every n-th row, through all steps without
+#    waiting; or, where there are few rows, some hidden units of all rows, with a barrier per step.
+#    Only the weight gradients, which sum over all rows, need a barrier per chunk.
+# d) A row's bits depend on nothing but the row, see csrc/tile.h.
+# e) Arguments have been checked: shapes fit, the last dimension of x, y, dy, dx is contiguous.
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport INFINITY
+from libc.stdint cimport PTRDIFF_MAX
+from libc.string cimport memcpy, memset
+
+from fastlstm._core.blas cimport gemm
+from fastlstm._core.runtime cimport (
+    Buffer, barrier, free_block, kernels_of, padded, run_team, take_block, threads_for)
+
+include "../_kernels/_table.pxi"
+
+cdef enum:
+    CHUNK_BYTES = 256 << 10  # of gates; a part of any L2
+    UNINTERRUPTED = 1 << 30  # multiply-adds between looks for Ctrl-C, some 20 ms on one core
+    MOST_LANES = 16
+
+
+cdef const kernel_table *kernels() noexcept nogil:
+    return <const kernel_table *>kernels_of(sizeof(real) == sizeof(double))
+
+
+include "time/memory.pxi"
+include "time/steps.pxi"
+include "time/weights.pxi"
+include "time/forward.pxi"
+include "time/backward.pxi"
+include "step/state.pxi"
+include "step/stream.pxi"
+include "step/plan.pxi"
+include "time/trace.pxi"
+include "time/probe.pxi"

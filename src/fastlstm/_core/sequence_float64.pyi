@@ -1,0 +1,1 @@
+from fastlstm._core.sequence_float32 import *  # noqa: F403

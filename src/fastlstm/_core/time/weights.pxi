@@ -1,0 +1,387 @@
+# Weights as the kernels want them.
+#
+# Packing is C and needs no interpreter, so that plans of the C API (plan.pxi) share it.
+
+
+cdef enum:
+    PARTS = 4                    # of large parameters, which threads share
+
+
+cdef struct Fingerprint:
+    const kernel_table *kernels
+    const real *params
+    ptrdiff_t n
+    int parts
+    real_bits *out              # (parts, fingerprint_reals)
+
+
+cdef void fingerprint_thread(void *argument, int thread, int threads) noexcept nogil:
+    cdef const Fingerprint *job = <const Fingerprint *>argument
+    cdef ptrdiff_t begin, i = thread
+    while i < job.parts:
+        begin = job.n * i // job.parts
+        job.kernels.fingerprint(
+            job.out + i * job.kernels.fingerprint_reals, job.params + begin,
+            job.n * (i + 1) // job.parts - begin)
+        i += threads
+
+
+def fingerprint(const real[::1] params):
+    """Bytes that are equal for equal parameters, and otherwise different (see fingerprint.h)."""
+    cdef real_bits out[PARTS * 8 * MOST_LANES]
+    cdef ptrdiff_t n = params.shape[0]
+    cdef Fingerprint job
+    job.kernels = kernels()
+    job.params = &params[0]
+    job.n = n
+    job.parts = PARTS if n > 500_000 else 1
+    job.out = out
+    if job.parts == 1:
+        fingerprint_thread(&job, 0, 1)
+    else:
+        with nogil:
+            run_team(fingerprint_thread, &job, threads_for(n))
+    return PyBytes_FromStringAndSize(
+        <char *>out, job.parts * job.kernels.fingerprint_reals * sizeof(real_bits))
+
+
+cdef struct Sizes:
+    ptrdiff_t I, H, R
+    ptrdiff_t Ip, Hp, Rp        # rounded up to whole vectors
+    ptrdiff_t Z                 # reals in a row of gates
+    ptrdiff_t P                 # panels of gates
+    ptrdiff_t N                 # rows of W_ih: gates * H
+    ptrdiff_t N_h               # rows of W_hh that multiply h itself: the GRU may reset some before
+
+
+# Orders for pack_gates: which of the user's gates each block of a panel is.
+cdef int[4] LSTM_ORDER = [1, 0, 2, 3]
+cdef int[4] COUPLED_BIAS_ORDER = [-1, 0, 1, 2]
+cdef int[4] GRU_ORDER = [2, 0, 1, 3]
+cdef int[4] RESET_BEFORE_ORDER = [2, 0, 1, -1]
+cdef int[4] AS_GIVEN = [0, 1, 2, -1]  # W_hh of the GRU, weights of the coupled LSTM
+
+ACTIVATIONS = (  # in the order of csrc/kernels.h
+    "sigmoid", "tanh", "relu", "affine", "leaky_relu", "thresholded_relu", "scaled_tanh",
+    "hard_sigmoid", "elu", "softsign", "softplus")
+PLAIN_LSTM = (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0))
+
+
+cdef activation activation_of(tuple given) except *:
+    """Name, alpha, beta as the kernels want them."""
+    cdef activation a
+    a.kind = ACTIVATIONS.index(given[0])
+    a.alpha = given[1]
+    a.beta = given[2]
+    return a
+
+
+cdef real bound_of(object bound) except? -1:
+    return INFINITY if bound is None else bound
+
+
+cdef struct Matrix:              # as the user has it, of any strides; data is NULL if there is none
+    const real *data
+    ptrdiff_t row_stride
+    ptrdiff_t column_stride
+
+
+cdef struct Given:               # the parameters of one layer and direction
+    Matrix w_ih                 # (N, I)
+    Matrix w_hh                 # (N, R)
+    Matrix b                    # (1, N), or (1, 4H) for the GRU
+    Matrix peephole             # (3, H), coupled (2, H)
+    Matrix w_proj               # (R, H)
+    Matrix layer_norm           # (2 * gates + 2, H)
+
+
+cdef Matrix matrix_of(const real[:, :] w) noexcept:
+    if w is None:
+        return Matrix(NULL, 0, 0)
+    return Matrix(&w[0, 0], w.strides[0] // <ptrdiff_t>sizeof(real),
+                  w.strides[1] // <ptrdiff_t>sizeof(real))
+
+
+cdef inline Matrix from_row(Matrix w, ptrdiff_t first) noexcept nogil:
+    return Matrix(w.data + first * w.row_stride, w.row_stride, w.column_stride)
+
+
+cdef inline Matrix transposed(Matrix w) noexcept nogil:
+    return Matrix(w.data, w.column_stride, w.row_stride)
+
+
+cdef struct Packed:
+    const kernel_table *kernels
+    int kind                    # of cell; LSTM stands for LSTM_VARIANT too where masks ask for it
+    Sizes size
+    cell_options options
+    extra_parts parts
+    gradient_parts gradients
+    const real *w_ih            # pack_gates; RNN: pack_columns of the transposed
+    const real *w_hh
+    const real *b               # (Z,)
+    const real *w_ih_columns
+    const real *w_hh_columns
+
+
+cdef inline bint has_c(int kind) noexcept nogil:
+    """Whether the cell has a state c beside h."""
+    return kind == LSTM or kind == LSTM_VARIANT
+
+
+cdef inline bint takes_whole_rows(int kind) noexcept nogil:
+    """Whether a step wants all hidden units of a row, so that threads cannot share them."""
+    return kind == LSTM_VARIANT or kind == GRU_RESET_BEFORE
+
+
+cdef int lstm_kind(const cell_options *options, const Given *given) noexcept nogil:
+    """LSTM if nothing differs from the plain one, else LSTM_VARIANT."""
+    if (options.coupled or options.clip != INFINITY or options.cell_clip != INFINITY
+            or options.gate.kind != SIGMOID or options.candidate.kind != TANH
+            or options.output.kind != TANH or given.peephole.data != NULL
+            or given.w_proj.data != NULL or given.layer_norm.data != NULL):
+        return LSTM_VARIANT
+    return LSTM
+
+
+cdef Sizes sizes_of(const Packed *to, ptrdiff_t I, ptrdiff_t R, ptrdiff_t N) noexcept nogil:
+    cdef ptrdiff_t lanes = to.kernels.lanes
+    cdef Sizes n
+    n.N = N
+    n.H = N
+    if to.kind == LSTM or to.kind == LSTM_VARIANT:
+        n.H = N // (3 if to.options.coupled else 4)
+    elif to.kind != RNN:
+        n.H = N // 3
+    n.N_h = 2 * n.H if to.kind == GRU_RESET_BEFORE else N
+    n.I = I
+    n.R = R
+    n.Ip = (I + lanes - 1) // lanes * lanes
+    n.Hp = (n.H + lanes - 1) // lanes * lanes
+    n.Rp = (R + lanes - 1) // lanes * lanes
+    n.Z = n.Hp if to.kind == RNN else 4 * n.Hp
+    n.P = (n.Z + 4 * lanes - 1) // (4 * lanes)
+    return n
+
+
+cdef void set_parts(Packed *to) noexcept nogil:
+    """Where things are in the rows of extra and of gradients, see kernels.h."""
+    cdef const Sizes *n = &to.size
+    cdef extra_parts *e = &to.parts
+    cdef gradient_parts *g = &to.gradients
+    memset(e, 0, sizeof(extra_parts))
+    memset(g, 0, sizeof(gradient_parts))
+    g.size = n.N
+    if to.kind == GRU:
+        g.h = n.N
+        g.size = 2 * n.N
+    if to.kind == GRU_RESET_BEFORE:
+        e.h = n.Hp
+        e.size = 2 * n.Hp
+    if to.kind != LSTM and to.kind != LSTM_VARIANT:
+        return
+    e.m = n.Hp
+    e.h = 2 * n.Hp
+    e.norm_x = n.Hp if to.options.w_proj == NULL else 2 * n.Hp + n.Rp
+    e.norm_h = e.norm_x + n.Z
+    e.norm_c = e.norm_h + n.Z
+    e.scales = e.norm_c + n.Hp
+    e.size = e.norm_x
+    if to.options.norm != NULL:
+        e.size = e.scales + max(to.kernels.lanes, 4)
+        g.h = n.N
+        g.b = 2 * n.N
+    g.u = g.b + n.N
+    g.proj = g.u + n.H
+    if to.kind == LSTM_VARIANT:
+        g.size = g.proj + (0 if to.options.w_proj == NULL else n.R)
+
+
+cdef const real *columns(
+    const Packed *to, Memory *memory, Matrix w, ptrdiff_t K, ptrdiff_t N,
+) noexcept nogil:
+    """pack_columns of w (K, N)."""
+    cdef ptrdiff_t lanes = to.kernels.lanes
+    cdef real *panels = take(memory, K * ((N + lanes - 1) // lanes * lanes))
+    if panels != NULL and K and N:
+        to.kernels.pack_columns(panels, w.data, w.row_stride, w.column_stride, K, N)
+    return panels
+
+
+cdef const real *panels(
+    const Packed *to, Memory *memory, Matrix w, ptrdiff_t K, const int *order, ptrdiff_t blocks,
+) noexcept nogil:
+    """pack_gates of w (gates * H, K)."""
+    cdef real *packed = take(memory, blocks * to.size.Hp * K)
+    if packed != NULL and K:
+        to.kernels.pack_gates(
+            packed, w.data, w.row_stride, w.column_stride, to.size.H, K, order, blocks)
+    return packed
+
+
+cdef const real *pack_bias(
+    const Packed *to, Memory *memory, Matrix b, const int *order,
+) noexcept nogil:
+    """A row of gates (P, 4, LANES)."""
+    cdef real *zeros
+    if b.data == NULL:
+        zeros = take(memory, to.size.Z)
+        if zeros != NULL:
+            memset(zeros, 0, to.size.Z * sizeof(real))
+        return zeros
+    if to.kind == RNN:
+        return columns(to, memory, b, 1, to.size.H)
+    return panels(to, memory, transposed(b), 1, order, 4)
+
+
+cdef const real *pack_peephole(const Packed *to, Memory *memory, Matrix peephole) noexcept nogil:
+    """(3, Hp): i, f, o from (3, H), or from (2, H): i, o."""
+    cdef ptrdiff_t Hp = to.size.Hp, unit, given = 0, gate
+    cdef real *packed = take(memory, 3 * Hp)
+    cdef Matrix row
+    if packed == NULL:
+        return NULL
+    memset(packed, 0, 3 * Hp * sizeof(real))
+    for gate in range(3):
+        if gate == 1 and to.options.coupled:
+            continue
+        row = from_row(peephole, given)
+        given += 1
+        for unit in range(to.size.H):
+            packed[gate * Hp + unit] = row.data[unit * row.column_stride]
+    return packed
+
+
+cdef const real *pack_norm(const Packed *to, Memory *memory, Matrix norm) noexcept nogil:
+    """Gains (Z,) of x and of h, gain and shift (Hp,) of c, from rows of H."""
+    cdef ptrdiff_t Z = to.size.Z, Hp = to.size.Hp, H = to.size.H, half, unit
+    cdef ptrdiff_t gates = 3 if to.options.coupled else 4
+    cdef const int *order = LSTM_ORDER
+    cdef real *packed = take(memory, 2 * Z + 2 * Hp)
+    cdef Matrix of_gates, of_c
+    if packed == NULL:
+        return NULL
+    if to.options.coupled:
+        order = COUPLED_BIAS_ORDER
+    memset(packed, 0, (2 * Z + 2 * Hp) * sizeof(real))
+    for half in range(2):
+        of_gates = from_row(norm, half * gates)
+        of_c = from_row(norm, 2 * gates + half)
+        to.kernels.pack_gates(
+            packed + half * Z, of_gates.data, of_gates.column_stride, 0, H, 1, order, 4)
+        for unit in range(H):
+            packed[2 * Z + half * Hp + unit] = of_c.data[unit * of_c.column_stride]
+    return packed
+
+
+cdef void pack(
+    Packed *to, Memory *memory, const Given *given, ptrdiff_t I, ptrdiff_t R, ptrdiff_t N,
+) noexcept nogil:
+    """Pack what the forward step needs, or measure it; kernels, kind and options are set."""
+    cdef const Sizes *n = &to.size
+    cdef Matrix w_ih = given.w_ih, w_hh = given.w_hh
+    cdef const int *bias_order = LSTM_ORDER
+    to.size = sizes_of(to, I, R, N)
+    if to.kind == RNN:
+        to.w_ih = columns(to, memory, transposed(w_ih), n.I, n.H)
+        to.w_hh = columns(to, memory, transposed(w_hh), n.R, n.H)
+    elif to.kind == GRU:
+        bias_order = GRU_ORDER
+        to.w_ih = panels(to, memory, w_ih, n.I, GRU_ORDER, 3)
+        to.w_hh = panels(to, memory, w_hh, n.R, AS_GIVEN, 3)
+    elif to.kind == GRU_RESET_BEFORE:
+        bias_order = RESET_BEFORE_ORDER
+        to.w_ih = panels(to, memory, w_ih, n.I, RESET_BEFORE_ORDER, 3)
+        to.w_hh = panels(to, memory, w_hh, n.R, AS_GIVEN, 2)
+        to.options.w_hn = columns(to, memory, transposed(from_row(w_hh, 2 * n.H)), n.H, n.H)
+    elif to.options.coupled:
+        bias_order = COUPLED_BIAS_ORDER
+        to.w_ih = panels(to, memory, w_ih, n.I, AS_GIVEN, 3)
+        to.w_hh = panels(to, memory, w_hh, n.R, AS_GIVEN, 3)
+    else:
+        to.w_ih = panels(to, memory, w_ih, n.I, LSTM_ORDER, 4)
+        to.w_hh = panels(to, memory, w_hh, n.R, LSTM_ORDER, 4)
+    to.b = pack_bias(to, memory, given.b, bias_order)
+    if given.peephole.data != NULL:
+        to.options.peephole = pack_peephole(to, memory, given.peephole)
+    if given.layer_norm.data != NULL:
+        to.options.norm = pack_norm(to, memory, given.layer_norm)
+    if given.w_proj.data != NULL:
+        to.options.w_proj = columns(to, memory, transposed(given.w_proj), n.H, n.R)
+    set_parts(to)
+
+
+cdef void pack_backward(Packed *to, Memory *memory, const Given *given) noexcept nogil:
+    """Pack what the backward step needs besides, or measure it."""
+    cdef const Sizes *n = &to.size
+    to.w_ih_columns = columns(to, memory, given.w_ih, n.N, n.I)
+    to.w_hh_columns = columns(to, memory, given.w_hh, n.N_h, n.R)
+    if given.w_proj.data != NULL:
+        to.options.w_proj_columns = columns(to, memory, given.w_proj, n.R, n.H)
+    if to.kind == GRU_RESET_BEFORE:
+        to.options.w_hn_columns = columns(
+            to, memory, from_row(given.w_hh, n.N_h), n.H, n.H)
+
+
+cdef class Weights:
+    """Packed weights of one layer and direction. They keep no reference to the arrays given."""
+
+    cdef Packed packed
+    cdef Buffer forward_buffer
+    cdef Buffer backward_buffer
+
+    @property
+    def H(self):
+        """Number of hidden units."""
+        return self.packed.size.H
+
+    def __init__(
+        self, str cell, const real[:, :] w_ih, const real[:, :] w_hh, const real[:, :] b, *,
+        bint reset_after=True, const real[:, :] peephole=None, const real[:, :] w_proj=None,
+        const real[:, :] layer_norm=None, bint coupled=False, clip=None, cell_clip=None,
+        proj_clip=None, tuple activations=PLAIN_LSTM,
+    ):
+        """b is (1, its length); activations are tuples of name, alpha, beta."""
+        cdef Packed *packed = &self.packed
+        cdef cell_options *options = &packed.options
+        cdef ptrdiff_t I = w_ih.shape[1], R = w_hh.shape[1], N = w_hh.shape[0]
+        cdef Memory memory = Memory(NULL, 0)
+        cdef Given given
+        packed.kernels = kernels()
+        options.clip = bound_of(clip)
+        options.cell_clip = bound_of(cell_clip)
+        options.proj_clip = bound_of(proj_clip)
+        options.coupled = coupled
+        options.gate = activation_of(activations[0])
+        if len(activations) > 1:
+            options.candidate = activation_of(activations[1])
+        if len(activations) > 2:
+            options.output = activation_of(activations[2])
+        given = Given(
+            matrix_of(w_ih), matrix_of(w_hh), matrix_of(b), matrix_of(peephole),
+            matrix_of(w_proj), matrix_of(layer_norm))
+        if cell == "lstm":
+            packed.kind = lstm_kind(options, &given)
+        elif cell == "gru":
+            packed.kind = GRU if reset_after else GRU_RESET_BEFORE
+        else:
+            packed.kind = RNN
+        pack(packed, &memory, &given, I, R, N)
+        self.forward_buffer = Buffer(memory.taken)
+        memory = memory_of(self.forward_buffer, memory.taken)
+        pack(packed, &memory, &given, I, R, N)
+
+    def prepare_backward(
+        self, const real[:, :] w_ih, const real[:, :] w_hh, const real[:, :] w_proj=None,
+    ):
+        """Pack the same weights for the backward step too."""
+        cdef Memory memory = Memory(NULL, 0)
+        cdef Matrix none = Matrix(NULL, 0, 0)
+        cdef Given given
+        if self.backward_buffer is not None:
+            return
+        given = Given(matrix_of(w_ih), matrix_of(w_hh), none, none, matrix_of(w_proj), none)
+        pack_backward(&self.packed, &memory, &given)
+        self.backward_buffer = Buffer(memory.taken)
+        memory = memory_of(self.backward_buffer, memory.taken)
+        pack_backward(&self.packed, &memory, &given)

@@ -1,0 +1,576 @@
+"""What the recurrent layers share: parameters, packed weights, stacking, directions, calls.
+
+Decisions:
+a) All parameters of a layer are views of one flat buffer, so that an optimizer makes one pass.
+b) Packed weights are kept between calls together with a fingerprint of the parameters they were
+   made of. A call compares fingerprints (as fast as memory can be read), so a change in place is
+   always seen and unchanged weights are never packed again.
+c) Packed weights are never modified, only replaced: any number of threads may run one layer.
+d) A subclass names its cell, the shapes of a direction's weights and the options of the core; the
+   state of a cell without c is one array, else the pair (h, c).
+"""
+
+import inspect
+import math
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastlstm._args.arrays import REAL_DTYPES, check_lengths, check_optional, check_real
+from fastlstm._args.numbers import check_probability, check_size, shortest
+from fastlstm._core.calls import CORES, make_weights, run_backward, run_forward, segment_length
+
+State = Any  # (h, c) or h, of shape (num_layers * num_directions, B, R or H)
+
+# parameter kinds in the order of the flat buffer, and the argument of the array API each one is
+KINDS = {
+    "weight_ih": "w_ih",
+    "weight_hh": "w_hh",
+    "bias": "b",
+    "weight_hr": "w_proj",
+    "peephole": "peephole",
+    "layer_norm": "layer_norm",
+}
+
+
+class Gradients(NamedTuple):
+    """Result of a layer's backward call.
+
+    Attributes
+    ----------
+    x : array in the shape of the layer's input, or None if it was not asked for
+    state : array, or tuple of arrays
+        Gradients with respect to the initial state, also where it was not given (then it was 0).
+    params : dict of arrays
+        Gradients with respect to the parameters, under the keys of the layer's ``params``.
+    flat : 1-d array
+        The buffer of which ``params`` are views, in the order of the layer's ``flat``.
+    """
+
+    x: NDArray | None
+    state: State
+    params: dict[str, NDArray]
+    flat: NDArray
+
+
+class Tape(NamedTuple):
+    """What a layer's backward call needs of its forward call."""
+
+    layer: "Recurrent"
+    directions: list[list[Any]]
+    masks: list[NDArray | None]
+    shape: tuple[int, int]
+    ragged: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the tape holds, the layer's input not counted."""
+        tapes = sum(tape.nbytes for layer in self.directions for tape in layer)
+        return tapes + sum(mask.nbytes for mask in self.masks if mask is not None)
+
+    def __repr__(self) -> str:
+        return f"<Tape of {self.layer!r}, {self.nbytes / 1e6:.1f} MB>"
+
+
+class Recurrent:
+    """A stack of recurrent layers, in one direction or both; see `LSTM`, `GRU` and `RNN`."""
+
+    cell: ClassVar[str]
+    _cell_options: dict[str, Any]
+    # blocks of a row of gates in the core, by name
+    _blocks: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        *,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        reverse: bool,
+        input_dropout: float,
+        recurrent_dropout: float,
+        zoneout_h: float,
+        zoneout_c: float = 0.0,
+        dtype: DTypeLike,
+        rng: np.random.Generator | int | None,
+    ):
+        self.input_size = check_size("input_size", input_size)
+        self.hidden_size = check_size("hidden_size", hidden_size)
+        self.num_layers = check_size("num_layers", num_layers)
+        self.bias = bool(bias)
+        self.batch_first = bool(batch_first)
+        self.bidirectional = bool(bidirectional)
+        self.reverse = bool(reverse)
+        if self.reverse and self.bidirectional:
+            raise ValueError("reverse: expected False for both directions, got True")
+        self.dropout = check_probability("dropout", dropout)
+        self.input_dropout = check_probability("input_dropout", input_dropout)
+        self.recurrent_dropout = check_probability("recurrent_dropout", recurrent_dropout)
+        self.zoneout_h = check_probability("zoneout_h", zoneout_h)
+        self.zoneout_c = check_probability("zoneout_c", zoneout_c)
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in REAL_DTYPES:
+            raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
+        self._rng = np.random.default_rng(rng)
+        bound = 1 / np.sqrt(self.hidden_size)
+        size = sum(map(math.prod, self._shapes().values()))
+        self._own(self._rng.uniform(-bound, bound, size).astype(self.dtype))
+
+    def _weight_shapes(self, I: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights of one direction, by their kinds, in the order of KINDS."""
+        raise NotImplementedError
+
+    @property
+    def output_size(self) -> int:
+        """Features of a direction's output: the projection's size, or the number of units."""
+        return self.hidden_size
+
+    @property
+    def num_directions(self) -> int:
+        """2 if bidirectional, else 1."""
+        return 2 if self.bidirectional else 1
+
+    def _starts_at_end(self, direction: int) -> bool:
+        return self.reverse or direction == 1
+
+    # --- parameters -------------------------------------------------------------------------------
+
+    def _input_size(self, layer: int) -> int:
+        return self.output_size * self.num_directions if layer else self.input_size
+
+    def _suffixes(self, layer: int) -> list[str]:
+        return [f"l{layer}", f"l{layer}_reverse"][: self.num_directions]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            f"{kind}_{suffix}": shape
+            for layer in range(self.num_layers)
+            for suffix in self._suffixes(layer)
+            for kind, shape in self._weight_shapes(self._input_size(layer)).items()
+        }
+
+    def _views(self, flat: NDArray) -> dict[str, NDArray]:
+        return {name: flat[part].reshape(shape) for name, part, shape in self._layout}
+
+    def _own(self, flat: NDArray) -> None:
+        """Make `flat` the parameters."""
+        self._layout: list[tuple[str, slice, tuple[int, ...]]] = []
+        start = 0
+        for name, shape in self._shapes().items():
+            self._layout.append((name, slice(start, start + math.prod(shape)), shape))
+            start += math.prod(shape)
+        self.flat = flat
+        self.params = self._views(flat)
+        # per layer and direction: the names of its parameters by the argument that each one is,
+        # the part of flat that they are, what is packed of them
+        self._names: list[list[dict[str, str]]] = []
+        self._parts: list[list[NDArray]] = []
+        self._packed: list[list[tuple[bytes, Any] | None]] = []
+        start = 0
+        for layer in range(self.num_layers):
+            self._names.append([])
+            self._parts.append([])
+            self._packed.append([None] * self.num_directions)
+            for suffix in self._suffixes(layer):
+                names = {argument: f"{kind}_{suffix}" for kind, argument in KINDS.items()}
+                names = {argument: n for argument, n in names.items() if n in self.params}
+                size = sum(self.params[n].size for n in names.values())
+                self._names[layer].append(names)
+                self._parts[layer].append(flat[start : start + size])
+                start += size
+        self._core = CORES[self.dtype]
+
+    def __getstate__(self) -> dict[str, Any]:
+        derived = ("params", "_layout", "_names", "_parts", "_packed", "_core")
+        return {name: value for name, value in self.__dict__.items() if name not in derived}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._own(state["flat"])
+
+    def _config(self) -> dict[str, Any]:
+        """Return the arguments that make a layer like this one, but for `rng` and `dtype`."""
+        return {
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_layers,
+            "bias": self.bias,
+            "batch_first": self.batch_first,
+            "dropout": self.dropout,
+            "bidirectional": self.bidirectional,
+            "reverse": self.reverse,
+            "input_dropout": self.input_dropout,
+            "recurrent_dropout": self.recurrent_dropout,
+            "zoneout_h": self.zoneout_h,
+        }
+
+    def _cell_config(self) -> dict[str, Any]:
+        activations = tuple(map(shortest, self._cell_options["activations"]))
+        return self._cell_options | {"activations": activations}
+
+    def __repr__(self) -> str:
+        config = self._config()
+        sizes = [str(config.pop(name)) for name in ("input_size", "hidden_size")]
+        plain = inspect.signature(type(self)).parameters
+        others = [
+            f"{name}={value!r}" for name, value in config.items() if value != plain[name].default
+        ]
+        if self.dtype != np.float32:
+            others.append(f"dtype={self.dtype}")
+        return f"{type(self).__name__}({', '.join([*sizes, *others])})"
+
+    def _pack(self, layer: int, direction: int, training: bool) -> Any:
+        """Return packed weights that agree with the parameters as they are now."""
+        fingerprint = self._core.fingerprint(self._parts[layer][direction])
+        packed = self._packed[layer][direction]
+        if packed is not None and packed[0] == fingerprint and not training:
+            return packed[1]
+        arrays = {a: self.params[name] for a, name in self._names[layer][direction].items()}
+        if packed is None or packed[0] != fingerprint:
+            options = {"b": None, **arrays, **self._cell_options}
+            packed = (fingerprint, make_weights(self._core, self.cell, **options))
+            self._packed[layer][direction] = packed
+        if training:
+            packed[1].prepare_backward(arrays["w_ih"], arrays["w_hh"], arrays.get("w_proj"))
+        return packed[1]
+
+    # --- arguments --------------------------------------------------------------------------------
+
+    def _check_input(self, x: ArrayLike) -> NDArray:
+        """Return x as (T, B, I)."""
+        x = check_real("x", x)
+        order = "(B, T, {})" if self.batch_first else "(T, B, {})"
+        if x.ndim != 3 or x.shape[2] != self.input_size:
+            raise ValueError(f"x: expected {order.format(self.input_size)}, got {x.shape}")
+        if x.dtype != self.dtype:
+            raise TypeError(f"x: expected {self.dtype}, the dtype of the layer, got {x.dtype}")
+        return x.transpose(1, 0, 2) if self.batch_first else x
+
+    def _check_state(
+        self, name: str, state: State, B: int
+    ) -> tuple[NDArray | None, NDArray | None]:
+        """Return h and c; here for cells without c."""
+        shape = (self.num_layers * self.num_directions, B, self.output_size)
+        return check_optional(name, state, shape, self.dtype), None
+
+    def _empty_state(self, B: int) -> tuple[NDArray, NDArray | None]:
+        """Return arrays for h and c; here for cells without c."""
+        N = self.num_layers * self.num_directions
+        return np.empty((N, B, self.output_size), self.dtype), None
+
+    # --- masks ------------------------------------------------------------------------------------
+
+    def _expected_zoneout(self) -> tuple[float | None, float | None]:
+        """Return how much of h and of c stays on average, None for nothing."""
+        return self.zoneout_h or None, self.zoneout_c or None
+
+    def _random(self, probability: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        return self._rng.random(shape) < probability
+
+    def _dropout_mask(self, probability: float, shape: tuple[int, ...]) -> NDArray:
+        """Return what to multiply with: 0, or where it is kept 1 / (1 - probability)."""
+        scale = 1 / (1 - probability) if probability < 1 else 0
+        return np.multiply(~self._random(probability, shape), scale, dtype=self.dtype)
+
+    def _input_mask(self, layer: int, T: int, B: int) -> NDArray | None:
+        """Return the mask of a layer's input in training: one for all steps, one per step, both."""
+        I, mask = self._input_size(layer), None
+        if layer and self.dropout:
+            mask = self._dropout_mask(self.dropout, (T, B, I))
+        if self.input_dropout:
+            variational = self._dropout_mask(self.input_dropout, (B, I))
+            mask = variational if mask is None else mask * variational
+        return mask
+
+    def _masks(self, T: int, B: int, training: bool) -> tuple[Any, ...]:
+        """Return zoneout_h, zoneout_c and dropout_h of one direction, or nothing."""
+        if not (self.zoneout_h or self.zoneout_c or (training and self.recurrent_dropout)):
+            return ()
+        if not training:
+            return (*self._expected_zoneout(), None)
+        R, H = self.output_size, self.hidden_size
+        return (
+            self._random(self.zoneout_h, (T, B, R)).astype(self.dtype) if self.zoneout_h else None,
+            self._random(self.zoneout_c, (T, B, H)).astype(self.dtype) if self.zoneout_c else None,
+            self._dropout_mask(self.recurrent_dropout, (B, R)) if self.recurrent_dropout else None,
+        )
+
+    # --- calls ------------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        x: ArrayLike,
+        state: State,
+        lengths: ArrayLike | None,
+        *,
+        training: bool = False,
+        taped: bool = False,
+        checkpoint: bool | int = False,
+    ) -> tuple[NDArray, State, Tape | None]:
+        """Run the layers: `training` draws masks, `taped` keeps a tape."""
+        inputs = self._check_input(x)
+        T, B, _ = inputs.shape
+        h_0, c_0 = self._check_state("state", state, B)
+        lengths = check_lengths(lengths, T, B)
+        segment = segment_length(checkpoint, T)
+        R, D, L = self.output_size, self.num_directions, self.num_layers
+        h_n, c_n = self._empty_state(B)
+        tapes: list[list[Any]] = []
+        input_masks: list[NDArray | None] = []
+        for layer in range(L):
+            mask = self._input_mask(layer, T, B) if training else None
+            input_masks.append(mask)
+            if mask is not None:
+                inputs = inputs * mask
+            if self.batch_first and layer == L - 1:
+                y = np.empty((B, T, D * R), self.dtype).transpose(1, 0, 2)
+            else:
+                y = np.empty((T, B, D * R), self.dtype)
+            tapes.append([])
+            for direction in range(D):
+                i = layer * D + direction
+                tape = run_forward(
+                    self._core,
+                    self._pack(layer, direction, taped),
+                    inputs,
+                    None if h_0 is None else h_0[i],
+                    None if c_0 is None else c_0[i],
+                    lengths,
+                    self._starts_at_end(direction),
+                    taped,
+                    y if D == 1 else y[:, :, direction * R : (direction + 1) * R],
+                    h_n[i],
+                    None if c_n is None else c_n[i],
+                    *self._masks(T, B, training),
+                    segment=segment,
+                )
+                tapes[layer].append(tape)
+            inputs = y
+        if self.batch_first:
+            y = y.transpose(1, 0, 2)
+        final = h_n if c_n is None else (h_n, c_n)
+        if not taped:
+            return y, final, None
+        return y, final, Tape(self, tapes, input_masks, (T, B), lengths is not None)
+
+    def __call__(
+        self, x: ArrayLike, state: State = None, *, lengths: ArrayLike | None = None
+    ) -> tuple[NDArray, Any]:
+        """Run the layers for inference.
+
+        Parameters
+        ----------
+        x : (T, B, I) array, or (B, T, I) if batch_first
+            In the dtype of the layer.
+        state : optional
+            Initial state, zero by default: for the LSTM the pair of h and c, for the others h, of
+            shape (num_layers * num_directions, B, R or H).
+        lengths : (B,) integers in [0, T], optional
+            Where the sequences end, in any order.
+
+        Returns
+        -------
+        y : (T, B, num_directions * R) array, or (B, T, ...)
+            Outputs of the last layer; zero from a sequence's end on. R is `output_size`.
+        state : as the argument
+            After each sequence's last step.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument does not fit; the message names it.
+        """
+        y, final, _ = self._run(x, state, lengths)
+        return y, final
+
+    def forward(
+        self,
+        x: ArrayLike,
+        state: State = None,
+        *,
+        lengths: ArrayLike | None = None,
+        checkpoint: bool | int = False,
+    ) -> tuple[NDArray, Any, Tape]:
+        """Run the layers for training: with dropout and zoneout, and keeping what `backward` needs.
+
+        The tape refers to `x`, which must not change before `backward`; weights may.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As of a call.
+        checkpoint : bool or int
+            Keep only the states between segments of this many steps (True: the square root of
+            T), and let `backward` run each segment again: exact gradients in little memory, for a
+            third more time. Layers above the first keep their inputs.
+
+        Returns
+        -------
+        y, state
+            As of a call.
+        tape : Tape
+            For `backward`, any number of times; its ``nbytes`` says what it holds.
+        """
+        y, final, tape = self._run(
+            x, state, lengths, training=True, taped=True, checkpoint=checkpoint
+        )
+        assert tape is not None
+        return y, final, tape
+
+    def backward(
+        self,
+        tape: Tape,
+        dy: ArrayLike | None = None,
+        dstate: State = None,
+        *,
+        input_gradient: bool = True,
+    ) -> Gradients:
+        """Backpropagate through time.
+
+        Parameters
+        ----------
+        tape : Tape
+            From `forward` of this layer.
+        dy : array in the shape of y, optional
+            Gradient of the loss with respect to ``y``.
+        dstate : in the shape of the state, optional
+            Gradient with respect to the final state.
+        input_gradient : bool
+            Whether to compute the gradient of the layer's input; without it, a first layer saves
+            one of its four products.
+
+        Returns
+        -------
+        Gradients
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument does not fit; the message names it.
+        """
+        if not isinstance(tape, Tape) or tape.layer is not self:
+            raise TypeError("tape: expected a tape from this layer's forward")
+        T, B = tape.shape
+        R, D, L = self.output_size, self.num_directions, self.num_layers
+        dh_n, dc_n = self._check_state("dstate", dstate, B)
+        shape = (B, T, D * R) if self.batch_first else (T, B, D * R)
+        dout = check_optional("dy", dy, shape, self.dtype)
+        if dout is not None and self.batch_first:
+            dout = dout.transpose(1, 0, 2)
+        flat = np.zeros_like(self.flat)
+        params = self._views(flat)
+        dh_0, dc_0 = self._empty_state(B)
+        dx: NDArray | None = None
+        for layer in reversed(range(L)):
+            parts: list[NDArray | None] = []
+            for direction, names in enumerate(self._names[layer]):
+                i = layer * D + direction
+                wanted = layer > 0 or input_gradient
+                shape = (T, B, self._input_size(layer))
+                parts.append(np.zeros(shape, self.dtype) if wanted else None)
+                weights = {argument: params[name] for argument, name in names.items()}
+                run_backward(
+                    self._core,
+                    tape.directions[layer][direction],
+                    tape.ragged,
+                    self._starts_at_end(direction),
+                    None if dout is None else dout[:, :, direction * R : (direction + 1) * R],
+                    None if dh_n is None else dh_n[i],
+                    None if dc_n is None else dc_n[i],
+                    parts[-1],
+                    weights["w_ih"],
+                    weights["w_hh"],
+                    weights.get("b"),
+                    dh_0[i],
+                    None if dc_0 is None else dc_0[i],
+                    weights.get("peephole"),
+                    weights.get("w_proj"),
+                    weights.get("layer_norm"),
+                )
+            dx, other = (*parts, None)[:2]
+            if dx is None:
+                break
+            if other is not None:
+                dx += other
+            mask = tape.masks[layer]
+            dout = dx = dx if mask is None else dx * mask
+        if dx is not None and self.batch_first:
+            dx = dx.transpose(1, 0, 2)
+        dstate_0 = dh_0 if dc_0 is None else (dh_0, dc_0)
+        return Gradients(dx, dstate_0, params, flat)
+
+    def stream(self, batch_size: int = 1) -> Any:
+        """Return a `Stream`, which runs the layers one time step after the other.
+
+        It takes the weights as they are now, and again at ``reset``.
+
+        Raises
+        ------
+        ValueError
+            If the layers are bidirectional or reverse: that direction needs the end first.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastlstm
+        >>> lstm = fastlstm.LSTM(3, 8, rng=0)
+        >>> x = np.ones((10, 1, 3), np.float32)
+        >>> stream = lstm.stream()
+        >>> y = np.stack([stream.step(x_t) for x_t in x])
+        >>> bool((y == lstm(x)[0]).all())
+        True
+        """
+        if self.bidirectional or self.reverse:
+            raise ValueError(f"stream: expected the forward direction alone, got {self!r}")
+        return self._core.Stream(self, check_size("batch_size", batch_size))
+
+    def trace(
+        self, x: ArrayLike, state: State = None, *, lengths: ArrayLike | None = None
+    ) -> dict[str, dict[str, NDArray]]:
+        """Run the layers as a call does, and return all that is inside.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As of a call.
+
+        Returns
+        -------
+        dict of dicts of arrays
+            Per layer and direction (``"l0"``, ``"l0_reverse"``, ``"l1"``, ...) arrays of shape
+            (T, B, H) in the order of time, zero from a sequence's end on: the gates after their
+            activation, the cell state and the hidden state (T, B, R). LSTM: i, f, g, o, c, h (if
+            coupled, f is 1 - i); GRU: r, z, n, h; RNN: h. That neither batch_first nor the
+            direction changes.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastlstm
+        >>> lstm = fastlstm.LSTM(3, 8, rng=0)
+        >>> trace = lstm.trace(np.ones((10, 2, 3), np.float32))
+        >>> sorted(trace["l0"]), trace["l0"]["f"].shape
+        (['c', 'f', 'g', 'h', 'i', 'o'], (10, 2, 8))
+        """
+        _, _, tape = self._run(x, state, lengths, taped=True)
+        assert tape is not None
+        T, B = tape.shape
+        traces = {}
+        for layer, tapes in enumerate(tape.directions):
+            for direction, suffix in enumerate(self._suffixes(layer)):
+                turned = self._starts_at_end(direction) and not tape.ragged
+                arrays = {}
+                for name in (*self._blocks, *("c" * (self.cell == "lstm")), "h"):
+                    F = self.output_size if name == "h" else self.hidden_size
+                    arrays[name] = np.zeros((T, B, F), self.dtype)
+                    out = arrays[name][::-1] if turned else arrays[name]
+                    block = self._blocks.index(name) if name in self._blocks else -1
+                    self._core.copy_from_tape(tapes[direction], name, block, out)
+                arrays.pop("q", None)
+                traces[suffix] = arrays
+        return traces

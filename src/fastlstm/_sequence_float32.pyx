@@ -1,6 +1,0 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Time loops and BPTT in float32."""
-
-ctypedef float real
-
-include "_sequence.pxi"

@@ -1,1 +1,0 @@
-from fastlstm._sequence_float32 import *  # noqa: F403

@@ -1,0 +1,161 @@
+"""The linear layer: from a hidden state to what is wanted."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastlstm._args.arrays import REAL_DTYPES, check_dtype
+from fastlstm._args.numbers import check_size
+
+
+class LinearGradients(NamedTuple):
+    """Result of `Linear.backward`: the gradient of x and of each parameter (views of `flat`)."""
+
+    x: NDArray
+    params: dict[str, NDArray]
+    flat: NDArray
+
+
+class Linear:
+    """An affine map of the last axis, ``y = x @ weight.T + bias``.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Sizes of the last axis of x and of y, at least 1.
+    bias : bool
+        Whether there is a bias.
+    dtype : dtype
+        float32 or float64, of the parameters and of every array given and returned.
+    rng : numpy.random.Generator, int or None
+        Draws the initial parameters: uniform within ``1 / sqrt(in_features)``, as PyTorch does.
+
+    Attributes
+    ----------
+    params : dict
+        ``weight`` (out_features, in_features) and ``bias`` (out_features,), writable views of
+        `flat`.
+    flat : ndarray
+        All parameters in one dimension.
+
+    Raises
+    ------
+    ValueError
+        If a size is less than 1.
+    TypeError
+        If a size is not an integer or `dtype` is not float32 or float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastlstm.training import Linear
+    >>> linear = Linear(3, 2, rng=0)
+    >>> linear(np.ones((5, 4, 3), dtype=np.float32)).shape
+    (5, 4, 2)
+    """
+
+    params: dict[str, NDArray]
+    flat: NDArray
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        self.in_features = check_size("in_features", in_features)
+        self.out_features = check_size("out_features", out_features)
+        self.bias = bool(bias)
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in REAL_DTYPES:
+            raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
+        bound = 1 / math.sqrt(self.in_features)
+        size = self.out_features * (self.in_features + self.bias)
+        self.flat = np.random.default_rng(rng).uniform(-bound, bound, size).astype(self.dtype)
+        self.params = self._views(self.flat)
+
+    def _views(self, flat: NDArray) -> dict[str, NDArray]:
+        """Name the parts of a flat buffer."""
+        shape = (self.out_features, self.in_features)
+        views = {"weight": flat[: math.prod(shape)].reshape(shape)}
+        if self.bias:
+            views["bias"] = flat[math.prod(shape) :]
+        return views
+
+    def __repr__(self) -> str:
+        return (
+            f"Linear({self.in_features}, {self.out_features}, "
+            f"bias={self.bias}, dtype={self.dtype.name})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "params"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.params = self._views(self.flat)
+
+    def __call__(self, x: ArrayLike) -> NDArray:
+        """Return y (..., out_features) of x (..., in_features).
+
+        Raises
+        ------
+        ValueError
+            If the last axis of x is not in_features long.
+        TypeError
+            If x has another dtype than the layer.
+        """
+        y, _ = self.forward(x)
+        return y
+
+    def forward(self, x: ArrayLike) -> tuple[NDArray, object]:
+        """Return y, as a call does, and the tape for `backward`: x itself, not a copy."""
+        x = check_dtype("x", x, self.dtype)
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(f"x: expected (..., {self.in_features}), got {x.shape}")
+        y = x @ self.params["weight"].T
+        if self.bias:
+            y += self.params["bias"]
+        return y, x
+
+    def backward(self, tape: object, dy: ArrayLike) -> LinearGradients:
+        """Return the gradients, given that of y.
+
+        Parameters
+        ----------
+        tape : object
+            From `forward`. The gradient of x uses the parameters as they are now, so update them
+            after this call.
+        dy : array_like, (..., out_features)
+            Gradient of the loss with respect to y.
+
+        Returns
+        -------
+        LinearGradients
+            ``x`` (..., in_features), ``params`` with the keys of the layer's, and ``flat``.
+
+        Raises
+        ------
+        ValueError
+            If dy has not the shape of y.
+        TypeError
+            If dy has another dtype than the layer, or the tape is not a tape of this layer.
+        """
+        if not isinstance(tape, np.ndarray):
+            raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
+        dy = check_dtype("dy", dy, self.dtype)
+        shape = (*tape.shape[:-1], self.out_features)
+        if dy.shape != shape:
+            raise ValueError(f"dy: expected {shape}, got {dy.shape}")
+        flat = np.empty_like(self.flat)
+        gradients = self._views(flat)
+        rows = dy.reshape(-1, self.out_features)
+        np.matmul(rows.T, tape.reshape(-1, self.in_features), out=gradients["weight"])
+        if self.bias:
+            np.sum(rows, axis=0, out=gradients["bias"])
+        return LinearGradients(dy @ self.params["weight"], gradients, flat)

@@ -1,0 +1,144 @@
+"""Losses: each returns its value and its gradient."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastlstm._args.arrays import check_dtype, check_real
+
+
+def mse_loss(
+    prediction: ArrayLike, target: ArrayLike, *, mask: ArrayLike | None = None
+) -> tuple[float, NDArray]:
+    """Return the mean squared error and its gradient with respect to the prediction.
+
+    Parameters
+    ----------
+    prediction, target : array_like
+        float32 or float64, both of one dtype and one shape. Nothing is broadcast.
+    mask : array_like of bool, optional
+        Of the same shape, True where a value counts. What does not count may be anything, NaN
+        included, and has a gradient of 0: gaps in a series (``~np.isnan(target)``), or steps past
+        the end of a row of a ragged batch.
+
+    Returns
+    -------
+    loss : float
+        The mean over the values that count.
+    gradient : ndarray
+        Of the prediction's shape and dtype.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or no value counts.
+    TypeError
+        If the dtypes differ or are not real, or the mask is not boolean.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastlstm.training import mse_loss
+    >>> mse_loss(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    (2.0, array([ 0., -2.]))
+    >>> target = np.array([np.nan, 4.0])
+    >>> mse_loss(np.array([1.0, 2.0]), target, mask=~np.isnan(target))
+    (4.0, array([ 0., -4.]))
+    """
+    prediction = check_real("prediction", prediction)
+    target = check_dtype("target", target, prediction.dtype)
+    if target.shape != prediction.shape:
+        raise ValueError(
+            f"target: expected {prediction.shape}, the shape of prediction, got {target.shape}"
+        )
+    counts, n = _check_mask(mask, prediction.shape, "prediction")
+    gradient = np.zeros_like(prediction)
+    np.subtract(prediction, target, out=gradient, where=True if counts is None else counts)
+    loss = float(np.square(gradient).sum(dtype=np.float64)) / n
+    gradient *= 2 / n
+    return loss, gradient
+
+
+def cross_entropy_loss(
+    logits: ArrayLike, classes: ArrayLike, *, mask: ArrayLike | None = None
+) -> tuple[float, NDArray]:
+    """Return the mean of -log softmax(logits)[class] and its gradient with respect to the logits.
+
+    Parameters
+    ----------
+    logits : array_like, (..., C)
+        float32 or float64, of any magnitude. The classes are along the last axis.
+    classes : array_like of int, (...,)
+        The right class of each row, in [0, C).
+    mask : array_like of bool, (...,), optional
+        True where a row counts. The class of a row that does not may be any integer, and its
+        gradient is 0.
+
+    Returns
+    -------
+    loss : float
+        The mean over the rows that count, in nats.
+    gradient : ndarray, (..., C)
+        Of the dtype of the logits.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, a class that counts is not in [0, C), or no row counts.
+    TypeError
+        If a dtype is none of those above.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastlstm.training import cross_entropy_loss
+    >>> loss, gradient = cross_entropy_loss(np.zeros((1, 4)), [2])
+    >>> round(loss, 4), gradient
+    (1.3863, array([[ 0.25,  0.25, -0.75,  0.25]]))
+    """
+    logits = check_real("logits", logits)
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits: expected (..., C) with C >= 1, got {logits.shape}")
+    C = logits.shape[-1]
+    classes = np.asarray(classes)
+    if classes.dtype.kind not in "iu" and classes.size:
+        raise TypeError(f"classes: expected integers, got {classes.dtype}")
+    if classes.shape != logits.shape[:-1]:
+        raise ValueError(f"classes: expected {logits.shape[:-1]}, got {classes.shape}")
+    counts, n = _check_mask(mask, classes.shape, "classes")
+    selected = ... if counts is None else counts
+    rows = logits[selected].reshape(n, C)
+    right = classes[selected].reshape(n)
+    if right.min() < 0 or right.max() >= C:
+        raise ValueError(f"classes: expected values in [0, {C}), got {right.min()}..{right.max()}")
+
+    each = np.arange(n)
+    shifted = rows - rows.max(axis=1, keepdims=True)  # the largest is 0: exp cannot overflow
+    softmax = np.exp(shifted)
+    sums = softmax.sum(axis=1, keepdims=True)
+    losses = np.log(sums[:, 0]) - shifted[each, right]
+    softmax /= sums
+    softmax[each, right] -= 1
+    softmax /= n
+    gradient = np.zeros_like(logits)
+    gradient[selected] = softmax.reshape(gradient[selected].shape)
+    return float(losses.sum(dtype=np.float64)) / n, gradient
+
+
+def _check_mask(
+    mask: ArrayLike | None, shape: tuple[int, ...], like: str
+) -> tuple[NDArray[np.bool_] | None, int]:
+    """Return the mask and how many values count."""
+    if mask is None:
+        counts, n = None, math.prod(shape)
+    else:
+        counts = np.asarray(mask)
+        if counts.dtype != np.bool_:
+            raise TypeError(f"mask: expected bool, got {counts.dtype}")
+        if counts.shape != shape:
+            raise ValueError(f"mask: expected {shape}, the shape of {like}, got {counts.shape}")
+        n = int(np.count_nonzero(counts))
+    if n == 0:
+        raise ValueError(f"{like}: expected at least one value that counts, got none")
+    return counts, n

@@ -1,0 +1,254 @@
+"""Backpropagation through time in pieces: truncated, for long series, or a step each, to watch it.
+
+Decisions:
+a) A series runs in segments of k1 steps, each of which starts from the state that the one before
+   ended with: the outputs are those of one call. A window's gradient is that of its newest segment
+   and of the k2 / k1 - 1 before it, from one to the next by the gradient of the state.
+b) Each segment runs once. If the parameters change between windows, an older segment is
+   differentiated at the parameters it ran with, which its tape keeps.
+c) The gradient at every step comes from the same two calls with segments of one step, so that it
+   is exact for every cell and variant, and nothing in the core exists for it alone.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastlstm._args.arrays import check_lengths, check_optional
+from fastlstm._args.numbers import check_size
+from fastlstm._layers.recurrent import Gradients, Recurrent, Tape
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What `truncated_bptt` yields.
+
+    Attributes
+    ----------
+    y : (T, B, R) array, or (B, T, R) if batch_first
+        Outputs of the newest steps, at most k1 of them.
+    start, stop : int
+        The newest steps are ``start`` to ``stop - 1`` of x.
+    state : (h, c) or h
+        After step ``stop - 1`` (with `lengths`, of each row after its last step so far).
+    """
+
+    y: NDArray
+    start: int
+    stop: int
+    state: Any
+    _layer: Recurrent = field(repr=False)
+    _tapes: tuple[Tape, ...] = field(repr=False)
+
+    def backward(self, dy: ArrayLike | None = None, dstate: Any = None) -> Gradients:
+        """Backpropagate through the newest steps and those before them, k2 at most.
+
+        Parameters
+        ----------
+        dy : array in the shape of y, optional
+            Gradient of the loss with respect to ``y``.
+        dstate : in the shape of the state, optional
+            Gradient with respect to ``state``.
+
+        Returns
+        -------
+        Gradients
+            ``x`` for all steps passed through, the last of which is ``stop - 1``; ``state`` for the
+            state before the first of them; ``params`` and ``flat`` as of the layer's backward.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument does not fit; the message names it.
+        """
+        *older, newest = self._tapes
+        gradients = self._layer.backward(newest, dy, dstate)
+        steps: list[Any] = [gradients.x]
+        for tape in reversed(older):
+            total = gradients
+            gradients = self._layer.backward(tape, dstate=total.state)
+            steps.append(gradients.x)
+            np.add(gradients.flat, total.flat, out=gradients.flat)
+        time = 1 if self._layer.batch_first else 0
+        return gradients._replace(x=np.concatenate(steps[::-1], axis=time))
+
+
+def truncated_bptt(
+    layer: Recurrent,
+    x: ArrayLike,
+    k1: int,
+    k2: int | None = None,
+    state: Any = None,
+    *,
+    lengths: ArrayLike | None = None,
+) -> Iterator[Window]:
+    """Run a series in windows, for backpropagation through time that does not reach its start.
+
+    Every `k1` steps there is a `Window` with the newest outputs. Its ``backward`` takes their
+    gradient `k2` steps back. State is carried from window to window, so that the outputs are those
+    of one call, while memory and the cost of an update follow k2 and not T.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU or RNN
+        In one direction.
+    x : (T, B, I) array, or (B, T, I) if batch_first
+        Must not change until the last ``backward``. The parameters may, as they do in training.
+    k1 : int
+        Steps from window to window; the last window has what remains of T.
+    k2 : int, optional
+        Steps to go back, a multiple of k1; k1 if not given.
+    state : optional
+        Initial state, zero by default. ``window.state`` of an earlier series goes on from there.
+    lengths : (B,) integers in [0, T], optional
+        Where the sequences end.
+
+    Returns
+    -------
+    iterator of Window
+        Each is run when it is asked for.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit, k2 is not a multiple of k1, or the layer is bidirectional (its
+        other direction begins at the end).
+
+    Notes
+    -----
+    This is BPTT(k2; k1) of Williams and Peng (1990). With k1 = k2 = T it is plain BPTT. Dropout
+    masks are drawn for each window.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastlstm
+    >>> from fastlstm.training import SGD, truncated_bptt
+    >>> lstm = fastlstm.LSTM(1, 8, rng=0)
+    >>> optimizer = SGD([lstm], lr=0.01)
+    >>> x = np.ones((250, 1, 1), np.float32)
+    >>> for window in truncated_bptt(lstm, x, k1=100, k2=200):
+    ...     gradients = window.backward(dy=2 * window.y)  # of the sum of squares
+    ...     optimizer.step([gradients])
+    ...     print(window.start, window.stop, len(gradients.x))
+    0 100 100
+    100 200 200
+    200 250 150
+    """
+    _check_layer("truncated_bptt", layer)
+    k1 = check_size("k1", k1)
+    k2 = k1 if k2 is None else check_size("k2", k2)
+    if k2 % k1:
+        raise ValueError(f"k2: expected a multiple of k1={k1}, got {k2}")
+    inputs = layer._check_input(x)
+    T, B, _ = inputs.shape
+    layer._check_state("state", state, B)
+    ends = check_lengths(lengths, T, B)
+    return _windows(layer, inputs, k1, k2, state, ends)
+
+
+def _windows(
+    layer: Recurrent, x: NDArray, k1: int, k2: int, state: Any, lengths: NDArray | None
+) -> Iterator[Window]:
+    """Yield the windows of x (T, B, I)."""
+    tapes: deque[Tape] = deque(maxlen=k2 // k1)
+    T = len(x)
+    for start in range(0, T, k1):
+        stop = min(start + k1, T)
+        segment = x[start:stop]
+        remaining = None if lengths is None else np.clip(lengths - start, 0, stop - start)
+        y, state, tape = layer.forward(
+            segment.transpose(1, 0, 2) if layer.batch_first else segment, state, lengths=remaining
+        )
+        tapes.append(tape)
+        yield Window(y, start, stop, state, layer, tuple(tapes))
+
+
+def gradient_flow(
+    layer: Recurrent, x: ArrayLike, state: Any = None, *, dh: ArrayLike | None = None
+) -> dict[str, NDArray]:
+    """Return how large the gradient of a loss at the last step is at every step before.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU or RNN
+        Of one layer in one direction. It runs as in a plain call: without dropout, and with the
+        expectation of zoneout. Take float64: in float32 what vanishes soon underflows.
+    x : (T, B, I) array, or (B, T, I) if batch_first
+        The input.
+    state : optional
+        Initial state, zero by default.
+    dh : (B, R) array, optional
+        Gradient of the loss with respect to the last h; ones, for the sum of h, if not given.
+
+    Returns
+    -------
+    dict of (T + 1, B) arrays
+        Under ``"h"``, and for the LSTM ``"c"``, the Euclidean norm over the units of dL/dh_t and
+        dL/dc_t, for t from 0, the initial state, to T. h_t and c_t are what step t + 1 starts from,
+        two separate arguments of it: dL/dc_t is the path through c alone, without what h_t owes to
+        c_t, and 0 at T.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit, or there is more than one layer or direction.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastlstm
+    >>> from fastlstm.training import gradient_flow
+    >>> x = np.random.default_rng(0).standard_normal((200, 1, 2))
+    >>> lstm = fastlstm.LSTM(2, 8, forget_bias=5, dtype=np.float64, rng=0)
+    >>> rnn = fastlstm.RNN(2, 8, dtype=np.float64, rng=0)
+    >>> bool(gradient_flow(lstm, x)["c"][0, 0] > 0.01)
+    True
+    >>> bool(gradient_flow(rnn, x)["h"][0, 0] < 1e-20)
+    True
+    """
+    _check_layer("gradient_flow", layer)
+    if layer.num_layers != 1:
+        raise ValueError(f"gradient_flow: expected one layer, got {layer!r}")
+    inputs = layer._check_input(x)
+    T, B, _ = inputs.shape
+    shape = (B, layer.output_size)
+    upstream = check_optional("dh", dh, shape, layer.dtype)
+    if upstream is None:
+        upstream = np.ones(shape, layer.dtype)
+    layer._check_state("state", state, B)
+
+    tapes = []
+    for x_t in inputs:
+        step = x_t[:, None] if layer.batch_first else x_t[None]
+        _, state, tape = layer._run(step, state, None, taped=True)
+        assert tape is not None
+        tapes.append(tape)
+
+    flow = {"h": np.empty((T + 1, B), layer.dtype)}
+    dstate: Any = upstream[None]
+    if layer.cell == "lstm":
+        flow["c"] = np.empty((T + 1, B), layer.dtype)
+        dstate = dstate, np.zeros((1, B, layer.hidden_size), layer.dtype)
+    _put_norms(flow, T, dstate)
+    for t in reversed(range(T)):
+        dstate = layer.backward(tapes[t], dstate=dstate).state
+        _put_norms(flow, t, dstate)
+    return flow
+
+
+def _put_norms(flow: dict[str, NDArray], t: int, dstate: Any) -> None:
+    parts = dstate if isinstance(dstate, tuple) else (dstate,)
+    for norms, part in zip(flow.values(), parts, strict=True):
+        norms[t] = np.linalg.norm(part[0], axis=1)
+
+
+def _check_layer(function: str, layer: Recurrent) -> None:
+    if not isinstance(layer, Recurrent):
+        raise TypeError(f"layer: expected LSTM, GRU or RNN, got {type(layer).__name__}")
+    if layer.bidirectional:
+        raise ValueError(f"{function}: expected one direction, got {layer!r}")
