@@ -8,10 +8,13 @@
 #ifndef FASTLSTM_FINGERPRINT_H
 #define FASTLSTM_FINGERPRINT_H
 
+#include "kernels.h"
 #include "tile.h"
 
 #define FINGERPRINT_VECTORS 8
 #define FINGERPRINT_REALS (FINGERPRINT_VECTORS * LANES)
+_Static_assert(LANES <= MOST_LANES && FINGERPRINT_REALS <= MOST_FINGERPRINT_REALS,
+               "who calls makes room for so many");
 
 /* out (FINGERPRINT_REALS,) of x (n,) */
 static void fingerprint(real_bits *out, const real *x, ptrdiff_t n)

@@ -139,8 +139,11 @@ typedef struct {
 typedef void (*forward_kernel)(const forward_step *step);
 typedef void (*backward_kernel)(const backward_step *step);
 
+/* Bounds for arrays on the stack of whoever calls. */
+enum { MOST_LANES = 16, MOST_FINGERPRINT_REALS = 8 * MOST_LANES };
+
 typedef struct {
-    int lanes;
+    int lanes;                  /* at most MOST_LANES */
 
     /* Weights w (gates * H, K), of any strides, as panels (P, K, blocks, LANES), units beyond H as 0;
      * block k has the rows of gate order[k], or 0 if that is negative. */
@@ -201,7 +204,7 @@ typedef struct {
 
     /* out (fingerprint_reals,) := a fingerprint of x (n,), see fingerprint.h. */
     void (*fingerprint)(real_bits *out, const real *x, ptrdiff_t n);
-    int fingerprint_reals;
+    int fingerprint_reals;      /* at most MOST_FINGERPRINT_REALS */
 
     /* Measures of the machine, see roofline.h. */
     void (*fma_peak)(real *out, ptrdiff_t repeats);

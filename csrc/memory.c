@@ -14,6 +14,8 @@ void *memory_take(size_t size)
 {
     void *memory;
     const int huge = size >= HUGE_PAGE / 2;
+    if (size > PTRDIFF_MAX)
+        return NULL;
     if (huge)
         size = (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
     if (posix_memalign(&memory, huge ? HUGE_PAGE : CACHE_LINE, size))
@@ -30,7 +32,7 @@ void memory_free(void *memory) { free(memory); }
 #else
 #include <malloc.h>
 
-void *memory_take(size_t size) { return _aligned_malloc(size, 64); }
+void *memory_take(size_t size) { return size > PTRDIFF_MAX ? NULL : _aligned_malloc(size, 64); }
 void memory_free(void *memory) { _aligned_free(memory); }
 
 #endif

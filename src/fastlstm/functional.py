@@ -19,7 +19,7 @@ from fastlstm._args.results import (
     RNNGradients,
     RNNOutput,
 )
-from fastlstm._core.calls import CORES, make_weights, run_backward, run_forward
+from fastlstm._core.calls import CORES, Masks, State, make_weights, run_backward, run_forward
 
 
 class Tape:
@@ -70,17 +70,13 @@ def _forward(cell: str, a: Any, reverse: bool, training: bool, **options: Any):
         core,
         weights,
         a.x,
-        a.h_0,
-        getattr(a, "c_0", None),
-        a.lengths,
-        reverse,
-        training,
         y,
-        h_n,
-        c_n,
-        a.zoneout_h,
-        getattr(a, "zoneout_c", None),
-        a.dropout_h,
+        initial=State(a.h_0, getattr(a, "c_0", None)),
+        final=State(h_n, c_n),
+        masks=Masks(a.zoneout_h, getattr(a, "zoneout_c", None), a.dropout_h),
+        lengths=a.lengths,
+        reverse=reverse,
+        training=training,
     )
     return y, h_n, c_n, Tape(cell, core_tape, a, reverse) if training else None
 
@@ -106,18 +102,21 @@ def _backward(
     dc_n = check_optional("dc_n", dc_n, (B, H), dtype)
     gradients: dict[str, NDArray | None] = dict.fromkeys(result._fields)
     gradients |= {name: np.zeros(shapes[name], dtype) for name in gradients if name in shapes}
-    in_order = ("x", "w_ih", "w_hh", "b", "h_0", "c_0", "peephole", "w_proj", "layer_norm")
+    states = State(gradients.pop("h_0"), gradients.pop("c_0", None))
+    dx = gradients.pop("x")
     run_backward(
         CORES[dtype],
         core_tape,
-        "lengths" in shapes,
-        tape._reverse,
-        dy,
-        dh_n,
-        dc_n,
-        *(gradients.get(name) for name in in_order),
+        ragged="lengths" in shapes,
+        reverse=tape._reverse,
+        dy=dy,
+        dfinal=State(dh_n, dc_n),
+        dx=dx,
+        dinitial=states,
+        **gradients,
     )
-    return result(**gradients)
+    with_states = {"h_0": states.h} | ({"c_0": states.c} if cell == "lstm" else {})
+    return result(x=dx, **with_states, **gradients)
 
 
 def lstm_forward(

@@ -128,17 +128,17 @@ def check_sequence(name: str, value: ArrayLike) -> NDArray:
 
 
 def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp] | None:
-    """Return `lengths` as a contiguous (B,) array of integers in [0, T]."""
+    """Return a copy of `lengths`, which nobody else can change, as (B,) integers in [0, T]."""
     if lengths is None:
         return None
-    array = np.asarray(lengths)
+    array = np.array(lengths, order="C")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths: expected integers, got {array.dtype}")
     if array.shape != (B,):
         raise ValueError(f"lengths: expected {(B,)}, got {array.shape}")
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths: expected values in [0, {T}], got {array.min()}..{array.max()}")
-    return np.ascontiguousarray(array, dtype=np.intp)
+    return array.astype(np.intp, copy=False)
 
 
 def check_zoneout(
@@ -304,7 +304,7 @@ def readable(array: NDArray) -> NDArray:
     whole = flags.aligned and all(stride % size == 0 for stride in array.strides)
     if whole and (array.ndim < 3 or array.strides[-1] == size or array.shape[-1] == 1):
         return array
-    return np.ascontiguousarray(array)
+    return np.require(array, requirements="CA")
 
 
 def readable_or_none(array: NDArray | None) -> NDArray | None:

@@ -161,12 +161,7 @@ cdef int threads_for(double operations) noexcept nogil:
     return threads if most > threads else <int>most
 
 
-cdef size_t padded(size_t size) noexcept nogil:
-    """`size` bytes rounded up to whole cache lines."""
-    return (size + 63) & ~<size_t>63
-
-
-cdef void *take_block(size_t size) noexcept nogil:
+cdef void *new_block(size_t size) noexcept nogil:
     """Memory at 64 bytes that is nobody's but the caller's, or NULL."""
     return memory_take(size)
 
@@ -186,7 +181,7 @@ cdef int _spare_blocks = 0
 cdef size_t _spare_bytes = 0
 
 
-cdef Block take_spare(int i) noexcept:
+cdef Block pop_spare(int i) noexcept:
     global _spare_blocks, _spare_bytes
     cdef Block block = _spare[i]
     _spare_blocks -= 1
@@ -199,14 +194,16 @@ cdef Block take_spare(int i) noexcept:
 cdef class Buffer:
     def __cinit__(self, size_t size):
         cdef int i
-        size = padded(size)
+        size = size_padded(max(size, <size_t>1))
         for i in range(_spare_blocks - 1, -1, -1):
             if size <= _spare[i].size <= 2 * size:
-                self.block = take_spare(i)
+                self.block = pop_spare(i)
                 return
         self.block.memory = memory_take(size)
         if self.block.memory == NULL:
-            raise MemoryError(f"no memory for {size} bytes")
+            raise MemoryError(
+                "no memory for arrays of these sizes" if size == NO_SIZE
+                else f"no memory for {size} bytes")
         self.block.size = size
 
     def __dealloc__(self):
@@ -217,19 +214,13 @@ cdef class Buffer:
             memory_free(self.block.memory)
             return
         while _spare_blocks == SPARE_BLOCKS or _spare_bytes + self.block.size > SPARE_BYTES:
-            memory_free(take_spare(0).memory)
+            memory_free(pop_spare(0).memory)
         _spare[_spare_blocks] = self.block
         _spare_blocks += 1
         _spare_bytes += self.block.size
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, self.block.memory, self.block.size, 0, flags)
-
-    cdef void *take(self, size_t size) noexcept nogil:
-        """The next `size` bytes; the sum of all padded sizes may not exceed that of the buffer."""
-        cdef void *piece = <char *>self.block.memory + self.taken
-        self.taken += padded(size)
-        return piece
 
 
 def _threads_from_environment():

@@ -9,7 +9,12 @@
 #    waiting; or, where there are few rows, some hidden units of all rows, with a barrier per step.
 #    Only the weight gradients, which sum over all rows, need a barrier per chunk.
 # d) A row's bits depend on nothing but the row, see csrc/tile.h.
-# e) Arguments have been checked: shapes fit, the last dimension of x, y, dy, dx is contiguous.
+# e) Arguments have been checked, with messages for people, in Python. Here shapes and layouts are
+#    compared once more before a pointer is taken (time/shapes.pxi), so that no call of the core,
+#    whoever makes it, reads or writes beyond an array.
+# f) Parts are included, not imported: `real` is a type of the whole module, float in one build of
+#    this text and double in the other. Fused types cannot do that: structs cannot have a field of
+#    such a type.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
@@ -19,14 +24,18 @@ from libc.string cimport memcpy, memset
 
 from fastlstm._core.blas cimport gemm
 from fastlstm._core.runtime cimport (
-    Buffer, barrier, free_block, kernels_of, padded, run_team, take_block, threads_for)
+    NO_SIZE, Buffer, barrier, free_block, kernels_of, new_block, run_team, size_padded, size_plus,
+    size_times, threads_for)
 
 include "../_kernels/_table.pxi"
 
 cdef enum:
     CHUNK_BYTES = 256 << 10  # of gates; a part of any L2
     UNINTERRUPTED = 1 << 30  # multiply-adds between looks for Ctrl-C, some 20 ms on one core
-    MOST_LANES = 16
+    STEP_OVERHEAD = 15_000   # multiply-adds that a step's time would do beside those it does,
+    ROW_OVERHEAD = 1_500     # and those of a row of it
+
+cdef size_t MOST_ROWS = 1 << 40  # steps times rows: their number times a small one is in range
 
 
 cdef const kernel_table *kernels() noexcept nogil:
@@ -34,6 +43,7 @@ cdef const kernel_table *kernels() noexcept nogil:
 
 
 include "time/memory.pxi"
+include "time/shapes.pxi"
 include "time/steps.pxi"
 include "time/weights.pxi"
 include "time/forward.pxi"

@@ -36,52 +36,51 @@ class Tape:
         self,
         weights: Weights,
         x: NDArray,
-        lengths: NDArray | None,
-        reverse: bool,
         memory: NDArray,
         *,
-        packed: bool = False,
+        lengths: NDArray | None = None,
+        reverse: bool = False,
+        concatenated: bool = False,
     ) -> None: ...
 
 def tape_bytes(weights: Weights, rows: Any, B: Any) -> Any: ...
 
 class Stream:
-    state: Any
-    def __init__(self, layer: Any, batch_size: int) -> None: ...
-    def reset(self) -> None: ...
+    def restart(
+        self, weights: list[Weights], zoneout: tuple[float | None, float | None], B: int
+    ) -> None: ...
+    def readable(self, x_t: Any) -> NDArray: ...
+    def writable(self, out: Any) -> None: ...
     def step(self, x_t: NDArray, out: NDArray | None = None) -> NDArray: ...
+    def copy_state(self) -> tuple[NDArray, NDArray | None]: ...
+    def set_state(self, h: list[NDArray | None], c: list[NDArray | None]) -> None: ...
 
 def forward(
     weights: Weights,
     x: NDArray,
-    h_0: NDArray | None,
-    c_0: NDArray | None,
-    lengths: NDArray | None,
-    reverse: bool,
-    training: bool,
     y: NDArray,
-    h_n: NDArray,
-    c_n: NDArray | None,
-    zoneout_h: float | NDArray | None = None,
-    zoneout_c: float | NDArray | None = None,
-    dropout: NDArray | None = None,
     *,
-    packed: bool = False,
+    initial: tuple[NDArray | None, NDArray | None],
+    final: tuple[NDArray, NDArray | None],
+    masks: tuple[Any, Any, Any] | None = None,
+    lengths: NDArray | None = None,
+    reverse: bool = False,
+    training: bool = False,
+    concatenated: bool = False,
 ) -> Tape | None: ...
 def backward(
     tape: Tape,
+    *,
     dy: NDArray | None,
-    dh_n: NDArray | None,
-    dc_n: NDArray | None,
+    dfinal: tuple[NDArray | None, NDArray | None],
     dx: NDArray | None,
-    dw_ih: NDArray,
-    dw_hh: NDArray,
-    db: NDArray | None,
-    dh_0: NDArray | None,
-    dc_0: NDArray | None,
-    dpeephole: NDArray | None = None,
-    dw_proj: NDArray | None = None,
-    dlayer_norm: NDArray | None = None,
+    dinitial: tuple[NDArray | None, NDArray | None],
+    w_ih: NDArray,
+    w_hh: NDArray,
+    b: NDArray | None = None,
+    peephole: NDArray | None = None,
+    w_proj: NDArray | None = None,
+    layer_norm: NDArray | None = None,
 ) -> None: ...
 def copy_from_tape(tape: Tape, name: str, block: int, out: NDArray) -> None: ...
 def fingerprint(params: NDArray) -> bytes: ...

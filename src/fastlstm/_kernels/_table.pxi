@@ -15,6 +15,9 @@ cdef extern from "kernels.h":
         SIGMOID
         TANH
         SOFTPLUS
+    enum:
+        MOST_LANES
+        MOST_FINGERPRINT_REALS
     ctypedef struct activation:
         int kind
         real alpha, beta

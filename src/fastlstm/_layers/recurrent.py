@@ -19,9 +19,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastlstm._args.arrays import REAL_DTYPES, check_lengths, check_optional, check_real
 from fastlstm._args.numbers import check_probability, check_size, shortest
-from fastlstm._core.calls import CORES, make_weights, run_backward, run_forward, segment_length
+from fastlstm._core.calls import CORES, Masks, State, make_weights, run_backward, run_forward
+from fastlstm._core.checkpoints import Checkpoints, segment_length
+from fastlstm._layers.stream import STREAMS
 
-State = Any  # (h, c) or h, of shape (num_layers * num_directions, B, R or H)
+LayerState = Any  # (h, c) or h, of shape (num_layers * num_directions, B, R or H)
 
 # parameter kinds in the order of the flat buffer, and the argument of the array API each one is
 KINDS = {
@@ -49,7 +51,7 @@ class Gradients(NamedTuple):
     """
 
     x: NDArray | None
-    state: State
+    state: LayerState
     params: dict[str, NDArray]
     flat: NDArray
 
@@ -252,7 +254,7 @@ class Recurrent:
         return x.transpose(1, 0, 2) if self.batch_first else x
 
     def _check_state(
-        self, name: str, state: State, B: int
+        self, name: str, state: LayerState, B: int
     ) -> tuple[NDArray | None, NDArray | None]:
         """Return h and c; here for cells without c."""
         shape = (self.num_layers * self.num_directions, B, self.output_size)
@@ -287,14 +289,12 @@ class Recurrent:
             mask = variational if mask is None else mask * variational
         return mask
 
-    def _masks(self, T: int, B: int, training: bool) -> tuple[Any, ...]:
-        """Return zoneout_h, zoneout_c and dropout_h of one direction, or nothing."""
-        if not (self.zoneout_h or self.zoneout_c or (training and self.recurrent_dropout)):
-            return ()
+    def _masks(self, T: int, B: int, training: bool) -> Masks:
+        """Return the masks of one direction."""
         if not training:
-            return (*self._expected_zoneout(), None)
+            return Masks(*self._expected_zoneout())
         R, H = self.output_size, self.hidden_size
-        return (
+        return Masks(
             self._random(self.zoneout_h, (T, B, R)).astype(self.dtype) if self.zoneout_h else None,
             self._random(self.zoneout_c, (T, B, H)).astype(self.dtype) if self.zoneout_c else None,
             self._dropout_mask(self.recurrent_dropout, (B, R)) if self.recurrent_dropout else None,
@@ -305,13 +305,13 @@ class Recurrent:
     def _run(
         self,
         x: ArrayLike,
-        state: State,
+        state: LayerState,
         lengths: ArrayLike | None,
         *,
         training: bool = False,
         taped: bool = False,
         checkpoint: bool | int = False,
-    ) -> tuple[NDArray, State, Tape | None]:
+    ) -> tuple[NDArray, LayerState, Tape | None]:
         """Run the layers: `training` draws masks, `taped` keeps a tape."""
         inputs = self._check_input(x)
         T, B, _ = inputs.shape
@@ -334,22 +334,20 @@ class Recurrent:
             tapes.append([])
             for direction in range(D):
                 i = layer * D + direction
-                tape = run_forward(
-                    self._core,
-                    self._pack(layer, direction, taped),
-                    inputs,
-                    None if h_0 is None else h_0[i],
-                    None if c_0 is None else c_0[i],
-                    lengths,
-                    self._starts_at_end(direction),
-                    taped,
-                    y if D == 1 else y[:, :, direction * R : (direction + 1) * R],
-                    h_n[i],
-                    None if c_n is None else c_n[i],
-                    *self._masks(T, B, training),
-                    segment=segment,
+                tapes[layer].append(
+                    self._run_direction(
+                        self._pack(layer, direction, taped),
+                        inputs,
+                        y if D == 1 else y[:, :, direction * R : (direction + 1) * R],
+                        segment if taped else None,
+                        initial=State(*(None if s is None else s[i] for s in (h_0, c_0))),
+                        final=State(h_n[i], None if c_n is None else c_n[i]),
+                        masks=self._masks(T, B, training),
+                        lengths=lengths,
+                        reverse=self._starts_at_end(direction),
+                        training=taped,
+                    )
                 )
-                tapes[layer].append(tape)
             inputs = y
         if self.batch_first:
             y = y.transpose(1, 0, 2)
@@ -358,8 +356,40 @@ class Recurrent:
             return y, final, None
         return y, final, Tape(self, tapes, input_masks, (T, B), lengths is not None)
 
+    def _run_direction(
+        self,
+        weights: Any,
+        x: NDArray,
+        y: NDArray,
+        segment: int | None,
+        *,
+        initial: State,
+        final: State,
+        masks: Masks,
+        lengths: NDArray | None,
+        reverse: bool,
+        training: bool,
+    ) -> Any:
+        """Run one direction of one layer; return its tape, or None."""
+        if segment is None:
+            return run_forward(
+                self._core,
+                weights,
+                x,
+                y,
+                initial=initial,
+                final=final,
+                masks=masks,
+                lengths=lengths,
+                reverse=reverse,
+                training=training,
+            )
+        tape = Checkpoints(self._core, weights, x, lengths, reverse, segment, masks)
+        tape.forward(y, initial=initial, final=final)
+        return tape
+
     def __call__(
-        self, x: ArrayLike, state: State = None, *, lengths: ArrayLike | None = None
+        self, x: ArrayLike, state: LayerState = None, *, lengths: ArrayLike | None = None
     ) -> tuple[NDArray, Any]:
         """Run the layers for inference.
 
@@ -391,7 +421,7 @@ class Recurrent:
     def forward(
         self,
         x: ArrayLike,
-        state: State = None,
+        state: LayerState = None,
         *,
         lengths: ArrayLike | None = None,
         checkpoint: bool | int = False,
@@ -426,7 +456,7 @@ class Recurrent:
         self,
         tape: Tape,
         dy: ArrayLike | None = None,
-        dstate: State = None,
+        dstate: LayerState = None,
         *,
         input_gradient: bool = True,
     ) -> Gradients:
@@ -470,28 +500,27 @@ class Recurrent:
             parts: list[NDArray | None] = []
             for direction, names in enumerate(self._names[layer]):
                 i = layer * D + direction
-                wanted = layer > 0 or input_gradient
                 shape = (T, B, self._input_size(layer))
-                parts.append(np.zeros(shape, self.dtype) if wanted else None)
-                weights = {argument: params[name] for argument, name in names.items()}
-                run_backward(
-                    self._core,
-                    tape.directions[layer][direction],
-                    tape.ragged,
-                    self._starts_at_end(direction),
-                    None if dout is None else dout[:, :, direction * R : (direction + 1) * R],
-                    None if dh_n is None else dh_n[i],
-                    None if dc_n is None else dc_n[i],
-                    parts[-1],
-                    weights["w_ih"],
-                    weights["w_hh"],
-                    weights.get("b"),
-                    dh_0[i],
-                    None if dc_0 is None else dc_0[i],
-                    weights.get("peephole"),
-                    weights.get("w_proj"),
-                    weights.get("layer_norm"),
-                )
+                wants_dx = layer > 0 or input_gradient
+                parts.append(np.zeros(shape, self.dtype) if wants_dx else None)
+                core_tape = tape.directions[layer][direction]
+                wanted = {
+                    "dy": None if dout is None else dout[:, :, direction * R : (direction + 1) * R],
+                    "dfinal": State(*(None if d is None else d[i] for d in (dh_n, dc_n))),
+                    "dx": parts[-1],
+                    "dinitial": State(dh_0[i], None if dc_0 is None else dc_0[i]),
+                    **{argument: params[name] for argument, name in names.items()},
+                }
+                if isinstance(core_tape, Checkpoints):
+                    core_tape.backward(**wanted)
+                else:
+                    run_backward(
+                        self._core,
+                        core_tape,
+                        ragged=tape.ragged,
+                        reverse=self._starts_at_end(direction),
+                        **wanted,
+                    )
             dx, other = (*parts, None)[:2]
             if dx is None:
                 break
@@ -527,10 +556,10 @@ class Recurrent:
         """
         if self.bidirectional or self.reverse:
             raise ValueError(f"stream: expected the forward direction alone, got {self!r}")
-        return self._core.Stream(self, check_size("batch_size", batch_size))
+        return STREAMS[self.dtype](self, check_size("batch_size", batch_size))
 
     def trace(
-        self, x: ArrayLike, state: State = None, *, lengths: ArrayLike | None = None
+        self, x: ArrayLike, state: LayerState = None, *, lengths: ArrayLike | None = None
     ) -> dict[str, dict[str, NDArray]]:
         """Run the layers as a call does, and return all that is inside.
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fastlstm._args.arrays import readable
-from fastlstm._core.calls import CORES, make_weights, run_backward, run_forward
+from fastlstm._core.calls import CORES, State, make_weights, run_backward, run_forward
 
 _Optional = Tensor | None
 
@@ -124,15 +124,13 @@ def _forward(
         CORES[inputs.dtype],
         weights,
         inputs,
-        _array(h_0),
-        _array(c_0),
-        _lengths(batch_sizes, x.shape[0]),
-        reverse,
-        keep_tape,
         _sequence(y),
-        _array(h_n),
-        _array(c_n) if mode == "LSTM" else None,
-        packed=batch_sizes is not None,
+        initial=State(_array(h_0), _array(c_0)),
+        final=State(_array(h_n), _array(c_n) if mode == "LSTM" else None),
+        lengths=_lengths(batch_sizes, x.shape[0]),
+        reverse=reverse,
+        training=keep_tape,
+        concatenated=batch_sizes is not None,
     )
     if tape is None:
         return y, h_n, c_n, torch.empty(0, dtype=torch.uint8)
@@ -154,12 +152,14 @@ def _gradients(
     """
     weights = _pack(mode, w_ih, w_hh, w_hr, backward=True)
     lengths = _lengths(batch_sizes, x.shape[0])
-    packed = lengths is not None
+    ragged = lengths is not None
     inputs = readable(_sequence(x))
-    if reverse and not packed:
+    if reverse and not ragged:
         inputs = inputs[::-1]
     core = CORES[inputs.dtype]
-    core_tape = core.Tape(weights, inputs, lengths, reverse, _array(tape), packed=packed)
+    core_tape = core.Tape(
+        weights, inputs, _array(tape), lengths=lengths, reverse=reverse, concatenated=ragged
+    )
     shapes = _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted)
     filled = [shape and x.new_empty(shape) for shape in shapes[:3]]
     added = [shape and x.new_zeros(shape) for shape in shapes[3:]]
@@ -167,13 +167,16 @@ def _gradients(
     run_backward(
         core,
         core_tape,
-        packed,
-        reverse,
-        _sequence(dy),
-        _array(dh_n),
-        _array(dc_n),
-        _sequence(dx),
-        *map(_array, (dw_ih, dw_hh, db, dh_0, dc_0, None, dw_hr)),
+        ragged=ragged,
+        reverse=reverse,
+        dy=_sequence(dy),
+        dfinal=State(_array(dh_n), _array(dc_n)),
+        dx=_sequence(dx),
+        dinitial=State(_array(dh_0), _array(dc_0)),
+        w_ih=_array(dw_ih),
+        w_hh=_array(dw_hh),
+        b=_array(db),
+        w_proj=_array(dw_hr),
     )
     return [*filled, *added]
 

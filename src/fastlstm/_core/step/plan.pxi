@@ -3,9 +3,9 @@
 #
 # Decisions:
 # a) A plan is one block of memory, which begins with the struct. `update` packs again in place.
-# b) A step is one of a state (state.pxi); a sequence is a call of its own that begins and ends
+# b) A step is one of a state (step/state.pxi); a sequence is a call of its own that begins and ends
 #    with what the state holds.
-# c) The size of the caller's memory is measured by the code that lays it out, see memory.pxi.
+# c) The size of the caller's memory is measured by the code that lays it out, see time/memory.pxi.
 
 from cpython.pycapsule cimport PyCapsule_New
 
@@ -22,7 +22,7 @@ cdef enum:
 
 
 cdef struct Plan:
-    Packed packed
+    PackedWeights packed
     fastlstm_layer layer        # as given; its arrays are gone
     const real *zoneout_h       # (Rp,), or NULL
     const real *zoneout_c       # (Hp,), or NULL
@@ -42,7 +42,7 @@ cdef struct KeptTape:
     const real *c
 
 
-cdef const char *message(int status) noexcept nogil:
+cdef const char *api_message(int status) noexcept nogil:
     if status == FASTLSTM_OK:
         return "ok"
     if status == FASTLSTM_NO_MEMORY:
@@ -64,6 +64,14 @@ cdef inline bint is_aligned(const void *memory) noexcept nogil:
 
 cdef inline bint in_range(ptrdiff_t size, ptrdiff_t least) noexcept nogil:
     return least <= size <= MOST
+
+
+cdef inline bint are_in_range(ptrdiff_t T, ptrdiff_t B) noexcept nogil:
+    return in_range(T, 0) and in_range(B, 1) and size_times(T, B) <= MOST_ROWS
+
+
+cdef inline size_t size_or_0(size_t size) noexcept nogil:
+    return 0 if size == NO_SIZE else size
 
 
 # --- plans ----------------------------------------------------------------------------------------
@@ -117,23 +125,23 @@ cdef inline Matrix matrix_in(const void *data, ptrdiff_t columns) noexcept nogil
     return Matrix(<const real *>data, columns, 1)
 
 
-cdef const real *rates(Memory *memory, ptrdiff_t count, double rate) noexcept nogil:
+cdef const real *row_of_rates(Memory *memory, ptrdiff_t count, double rate) noexcept nogil:
     """A row of one number, or NULL for 0."""
-    cdef real *row = NULL
+    cdef real *rates = NULL
     cdef ptrdiff_t unit
     if rate:
-        row = take(memory, count)
-        if row != NULL:
+        rates = carve(memory, 1, count)
+        if rates != NULL:
             for unit in range(count):
-                row[unit] = <real>rate
-    return row
+                rates[unit] = <real>rate
+    return rates
 
 
 cdef void lay_out_plan(
     Plan *plan, const kernel_table *k, const fastlstm_layer *layer, Memory *memory,
 ) noexcept nogil:
     """Set all of a plan, or measure it."""
-    cdef Packed *packed = &plan.packed
+    cdef PackedWeights *packed = &plan.packed
     cdef cell_options *options = &packed.options
     cdef ptrdiff_t H = layer.hidden_size, N = 4 * H
     cdef ptrdiff_t R = layer.proj_size if layer.proj_size else H
@@ -167,21 +175,22 @@ cdef void lay_out_plan(
         packed.kind = lstm_kind(options, &given)
         if layer.zoneout_h or layer.zoneout_c:
             packed.kind = LSTM_VARIANT
-    pack(packed, memory, &given, layer.input_size, R, N)
+    packed.size = sizes_of(packed, layer.input_size, R, N)
+    pack(packed, memory, &given)
     if layer.training:
         pack_backward(packed, memory, &given)
-    plan.zoneout_h = rates(memory, packed.size.Rp, layer.zoneout_h)
-    plan.zoneout_c = rates(memory, packed.size.Hp, layer.zoneout_c)
+    plan.zoneout_h = row_of_rates(memory, packed.size.Rp, layer.zoneout_h)
+    plan.zoneout_c = row_of_rates(memory, packed.size.Hp, layer.zoneout_c)
 
 
-cdef int create(fastlstm_plan **made, const fastlstm_layer *layer) noexcept nogil:
+cdef int api_create(fastlstm_plan **made, const fastlstm_layer *layer) noexcept nogil:
     cdef Plan plan
-    cdef Memory memory = Memory(NULL, padded(sizeof(Plan)))
+    cdef Memory memory = Memory(NULL, size_padded(sizeof(Plan)))
     made[0] = NULL
     if not is_valid(layer):
         return FASTLSTM_BAD_LAYER
     lay_out_plan(&plan, kernels(), layer, &memory)
-    memory = Memory(<char *>take_block(memory.taken), padded(sizeof(Plan)))
+    memory = Memory(<char *>new_block(memory.used), size_padded(sizeof(Plan)))
     if memory.start == NULL:
         return FASTLSTM_NO_MEMORY
     made[0] = <fastlstm_plan *>memory.start
@@ -189,10 +198,10 @@ cdef int create(fastlstm_plan **made, const fastlstm_layer *layer) noexcept nogi
     return FASTLSTM_OK
 
 
-cdef int update(fastlstm_plan *plan, const fastlstm_layer *layer) noexcept nogil:
+cdef int api_update(fastlstm_plan *plan, const fastlstm_layer *layer) noexcept nogil:
     cdef Plan *own = <Plan *>plan
     cdef fastlstm_layer now = own.layer
-    cdef Memory memory = Memory(<char *>plan, padded(sizeof(Plan)))
+    cdef Memory memory = Memory(<char *>plan, size_padded(sizeof(Plan)))
     now.w_ih = layer.w_ih
     now.w_hh = layer.w_hh
     now.b = layer.b
@@ -209,7 +218,7 @@ cdef int update(fastlstm_plan *plan, const fastlstm_layer *layer) noexcept nogil
     return FASTLSTM_OK
 
 
-cdef void destroy(fastlstm_plan *plan) noexcept nogil:
+cdef void api_destroy(fastlstm_plan *plan) noexcept nogil:
     if plan != NULL:
         free_block(plan)
 
@@ -224,19 +233,19 @@ cdef inline void lay_out(
                   plan.packed.size.I, memory)
 
 
-cdef size_t state_size(const fastlstm_plan *plan, ptrdiff_t B) noexcept nogil:
+cdef size_t api_state_size(const fastlstm_plan *plan, ptrdiff_t B) noexcept nogil:
     cdef PlanState own
-    cdef Memory memory = Memory(NULL, padded(sizeof(PlanState)))
+    cdef Memory memory = Memory(NULL, size_padded(sizeof(PlanState)))
     if not in_range(B, 1):
         return 0
     lay_out(&own, <const Plan *>plan, B, &memory)
-    return memory.taken
+    return size_or_0(memory.used)
 
 
-cdef int init_state(
+cdef int api_init_state(
     const fastlstm_plan *plan, fastlstm_state *state, ptrdiff_t B,
 ) noexcept nogil:
-    cdef Memory memory = Memory(<char *>state, padded(sizeof(PlanState)))
+    cdef Memory memory = Memory(<char *>state, size_padded(sizeof(PlanState)))
     if not in_range(B, 1):
         return FASTLSTM_BAD_SIZE
     if not is_aligned(state):
@@ -245,7 +254,7 @@ cdef int init_state(
     return FASTLSTM_OK
 
 
-cdef void set_state(fastlstm_state *state, const void *h, const void *c) noexcept nogil:
+cdef void api_set_state(fastlstm_state *state, const void *h, const void *c) noexcept nogil:
     cdef State *own = &(<PlanState *>state).state
     cdef const Sizes *n = &own.job.size
     cdef ptrdiff_t B = own.job.steps.B
@@ -254,7 +263,7 @@ cdef void set_state(fastlstm_state *state, const void *h, const void *c) noexcep
         copy_array(own.job.c, n.Hp, <const real *>c, n.H, B, n.H)
 
 
-cdef void get_state(const fastlstm_state *state, void *h, void *c) noexcept nogil:
+cdef void api_get_state(const fastlstm_state *state, void *h, void *c) noexcept nogil:
     cdef const State *own = &(<const PlanState *>state).state
     cdef const Sizes *n = &own.job.size
     cdef ptrdiff_t B = own.job.steps.B
@@ -265,20 +274,20 @@ cdef void get_state(const fastlstm_state *state, void *h, void *c) noexcept nogi
 
 # --- forward --------------------------------------------------------------------------------------
 
-cdef void step(fastlstm_state *state, const void *x, void *y) noexcept nogil:
+cdef void api_step(fastlstm_state *state, const void *x, void *y) noexcept nogil:
     cdef State *own = &(<PlanState *>state).state
     cdef const real *h = advance(own, <const real *>x)
     copy_array(<real *>y, own.job.size.R, h, own.job.size.Rp, own.job.steps.B, own.job.size.R)
 
 
-cdef inline Rows rows_in_time(
+cdef inline SequenceView view_in_time(
     const Plan *plan, const void *data, ptrdiff_t T, ptrdiff_t B, ptrdiff_t F,
 ) noexcept nogil:
     """A contiguous (T, B, F) array in the order of the steps."""
     cdef real *first = <real *>data
     if plan.layer.reverse and first != NULL:
-        return Rows(first + (T - 1) * B * F, -B * F, F, F, False)
-    return Rows(first, B * F, F, F, False)
+        return SequenceView(first + (T - 1) * B * F, -B * F, F, F, False)
+    return SequenceView(first, B * F, F, F, False)
 
 
 cdef void begin_call(
@@ -296,7 +305,7 @@ cdef void lay_out_forward(Forward *job, Memory *memory) noexcept nogil:
     cdef const Sizes *n = &job.size
     job.fused = job.options.norm != NULL or prefer_fused(job.steps.B, n)
     place_forward_workspace(job, 1, memory)
-    job.h_n = take(memory, job.steps.B * n.R)
+    job.h_n = carve(memory, job.steps.B, n.R)
 
 
 cdef void run_forward(PlanState *own, Forward *job, const void *x, void *y) noexcept nogil:
@@ -305,11 +314,11 @@ cdef void run_forward(PlanState *own, Forward *job, const void *x, void *y) noex
     cdef ptrdiff_t T = job.steps.count, B = job.steps.B
     cdef real *h = current_h(&own.state)
     cdef real *c = own.state.job.c
-    job.x = rows_in_time(own.plan, x, T, B, n.I)
-    job.y = rows_in_time(own.plan, y, T, B, n.R)
+    job.x = view_in_time(own.plan, x, T, B, n.I)
+    job.y = view_in_time(own.plan, y, T, B, n.R)
     job.y_direct = y != NULL and not job.training
     if y == NULL:
-        job.y = Rows(job.h_n, 0, n.R, n.R, False)
+        job.y = SequenceView(job.h_n, 0, n.R, n.R, False)
     copy_array(job.h, n.Rp, h, n.Rp, B, n.Rp)
     if has_c(job.kind):
         copy_array(job.c, n.Hp, c, n.Hp, B, n.Hp)
@@ -320,13 +329,13 @@ cdef void run_forward(PlanState *own, Forward *job, const void *x, void *y) noex
         copy_array(c, n.Hp, cell_state(job, T - 1), n.Hp, B, n.Hp)
 
 
-cdef int forward_call(
+cdef int api_forward(
     fastlstm_state *state, ptrdiff_t T, const void *x, void *y, void *workspace,
 ) noexcept nogil:
     cdef PlanState *own = <PlanState *>state
     cdef Memory memory = Memory(<char *>workspace, 0)
     cdef Forward job
-    if not in_range(T, 0):
+    if not are_in_range(T, own.state.job.steps.B):
         return FASTLSTM_BAD_SIZE
     if not is_aligned(workspace):
         return FASTLSTM_UNALIGNED
@@ -348,28 +357,28 @@ cdef void lay_out_tape(KeptTape *tape, Forward *job, Memory *memory) noexcept no
     tape.c = job.c
 
 
-cdef size_t tape_size(const fastlstm_plan *plan, ptrdiff_t T, ptrdiff_t B) noexcept nogil:
+cdef size_t api_tape_size(const fastlstm_plan *plan, ptrdiff_t T, ptrdiff_t B) noexcept nogil:
     cdef KeptTape tape
     cdef Forward job
-    cdef Memory memory = Memory(NULL, padded(sizeof(KeptTape)))
-    if not (in_range(T, 0) and in_range(B, 1)):
+    cdef Memory memory = Memory(NULL, size_padded(sizeof(KeptTape)))
+    if not are_in_range(T, B):
         return 0
     begin_call(&job, <const Plan *>plan, T, B, True)
     lay_out_tape(&tape, &job, &memory)
-    return memory.taken
+    return size_or_0(memory.used)
 
 
-cdef int forward_tape(
+cdef int api_forward_tape(
     fastlstm_state *state, ptrdiff_t T, const void *x, void *y, fastlstm_tape *tape,
     void *workspace,
 ) noexcept nogil:
     cdef PlanState *own = <PlanState *>state
     cdef KeptTape *kept = <KeptTape *>tape
-    cdef Memory memory = Memory(<char *>tape, padded(sizeof(KeptTape)))
+    cdef Memory memory = Memory(<char *>tape, size_padded(sizeof(KeptTape)))
     cdef Forward job
     if not own.plan.layer.training:
         return FASTLSTM_NOT_TRAINABLE
-    if not in_range(T, 0):
+    if not are_in_range(T, own.state.job.steps.B):
         return FASTLSTM_BAD_SIZE
     if not (is_aligned(tape) and is_aligned(workspace)):
         return FASTLSTM_UNALIGNED
@@ -391,16 +400,16 @@ cdef void lay_out_backward(
     cdef const Plan *plan = tape.plan
     cdef const Sizes *n = &plan.packed.size
     cdef ptrdiff_t T = tape.steps.count, B = tape.steps.B
-    cdef Rows rows_x = rows_in_time(plan, x, T, B, n.I)
-    cdef Rows rows_dy = rows_in_time(plan, gradients.dy, T, B, n.R)
-    cdef Rows rows_dx = rows_in_time(plan, gradients.dx, T, B, n.I)
+    cdef SequenceView rows_x = view_in_time(plan, x, T, B, n.I)
+    cdef SequenceView rows_dy = view_in_time(plan, gradients.dy, T, B, n.R)
+    cdef SequenceView rows_dx = view_in_time(plan, gradients.dx, T, B, n.I)
     cdef Backward *job = groups.jobs
     cdef int g
     groups.to = Gradients(
         <real *>gradients.dw_ih, <real *>gradients.dw_hh, <real *>gradients.db,
         <real *>gradients.dpeephole, <real *>gradients.dw_proj, <real *>gradients.dlayer_norm)
     if gradients.dy == NULL:
-        rows_dy = Rows(NULL, 0, 0, n.R, False)
+        rows_dy = SequenceView(NULL, 0, 0, n.R, False)
     begin_backward(
         job, &plan.packed, plan.packed.kind, &tape.steps, &rows_x, &rows_dy, &rows_dx, &groups.to)
     job.gates = tape.gates
@@ -411,16 +420,26 @@ cdef void lay_out_backward(
     job.zoneout_c = plan.zoneout_c
     groups.count = count_groups(job)
     for g in range(groups.count - 1, -1, -1):
-        take_group(groups.jobs, g, groups.count)
+        restrict_to_group(groups.jobs, g, groups.count)
     for g in range(groups.count):
         place_backward_workspace(&groups.jobs[g], memory)
 
 
-cdef inline real *row_of(const void *array, ptrdiff_t offset) noexcept nogil:
-    return NULL if array == NULL else <real *>array + offset
+cdef bint fit(const fastlstm_gradients *gradients, const PackedWeights *weights) noexcept nogil:
+    """Whether all is there that must be, and nothing of what the layer does not have."""
+    cdef const cell_options *has = &weights.options
+    if gradients.size != sizeof(fastlstm_gradients) or gradients.dw_hh == NULL:
+        return False
+    if weights.size.I and (gradients.dx == NULL or gradients.dw_ih == NULL):
+        return False
+    if not has_c(weights.kind) and (gradients.dc_n != NULL or gradients.dc_0 != NULL):
+        return False
+    return ((has.w_proj != NULL or gradients.dw_proj == NULL)
+            and (has.peephole != NULL or gradients.dpeephole == NULL)
+            and (has.norm != NULL or gradients.dlayer_norm == NULL))
 
 
-cdef int backward_call(
+cdef int api_backward(
     const fastlstm_tape *tape, const void *x, const fastlstm_gradients *gradients,
     void *workspace,
 ) noexcept nogil:
@@ -432,8 +451,7 @@ cdef int backward_call(
     cdef const Sizes *n = &kept.plan.packed.size
     cdef ptrdiff_t rows, R = n.R, H = n.H
     cdef int g, count
-    if (gradients.size != sizeof(fastlstm_gradients) or gradients.dw_hh == NULL
-            or (n.I and (gradients.dx == NULL or gradients.dw_ih == NULL))):
+    if not fit(gradients, &kept.plan.packed):
         return FASTLSTM_BAD_LAYER
     if not is_aligned(workspace):
         return FASTLSTM_UNALIGNED
@@ -445,17 +463,17 @@ cdef int backward_call(
         job = &jobs[g]
         memset(job.dh, 0, rows * n.Rp * sizeof(real))
         memset(job.dc, 0, rows * n.Hp * sizeof(real))
-        copy_array(job.dh, n.Rp, row_of(gradients.dh_n, g * R), count * R, rows, R)
-        copy_array(job.dc, n.Hp, row_of(gradients.dc_n, g * H), count * H, rows, H)
+        copy_array(job.dh, n.Rp, offset(<const real *>gradients.dh_n, g * R), count * R, rows, R)
+        copy_array(job.dc, n.Hp, offset(<const real *>gradients.dc_n, g * H), count * H, rows, H)
     backward_thread(&groups, 0, 1)
     for g in range(count):
         job = &jobs[g]
-        copy_array(row_of(gradients.dh_0, g * R), count * R, job.dh, n.Rp, rows, R)
-        copy_array(row_of(gradients.dc_0, g * H), count * H, job.dc, n.Hp, rows, H)
+        copy_array(offset(<const real *>gradients.dh_0, g * R), count * R, job.dh, n.Rp, rows, R)
+        copy_array(offset(<const real *>gradients.dc_0, g * H), count * H, job.dc, n.Hp, rows, H)
     return FASTLSTM_OK
 
 
-cdef size_t workspace_size(const fastlstm_plan *plan, ptrdiff_t T, ptrdiff_t B) noexcept nogil:
+cdef size_t api_workspace_size(const fastlstm_plan *plan, ptrdiff_t T, ptrdiff_t B) noexcept nogil:
     cdef const Plan *own = <const Plan *>plan
     cdef Memory memory = Memory(NULL, 0)
     cdef Memory backward_memory = Memory(NULL, 0)
@@ -464,7 +482,7 @@ cdef size_t workspace_size(const fastlstm_plan *plan, ptrdiff_t T, ptrdiff_t B) 
     cdef KeptTape tape
     cdef fastlstm_gradients gradients
     cdef Forward job
-    if not (in_range(T, 0) and in_range(B, 1)):
+    if not are_in_range(T, B):
         return 0
     begin_call(&job, own, T, B, False)
     lay_out_forward(&job, &memory)
@@ -478,26 +496,26 @@ cdef size_t workspace_size(const fastlstm_plan *plan, ptrdiff_t T, ptrdiff_t B) 
             gradients.dw_proj = <void *>own
         groups.jobs = jobs
         lay_out_backward(&groups, &tape, NULL, &gradients, &backward_memory)
-    return max(memory.taken, backward_memory.taken)
+    return size_or_0(max(memory.used, backward_memory.used))
 
 
 cdef fastlstm_api table
 table.version = FASTLSTM_API_VERSION
 table.size = sizeof(table)
-table.message = message
-table.create = create
-table.update = update
-table.destroy = destroy
-table.state_size = state_size
-table.init_state = init_state
-table.set_state = set_state
-table.get_state = get_state
-table.step = step
-table.workspace_size = workspace_size
-table.forward = forward_call
-table.tape_size = tape_size
-table.forward_tape = forward_tape
-table.backward = backward_call
+table.message = api_message
+table.create = api_create
+table.update = api_update
+table.destroy = api_destroy
+table.state_size = api_state_size
+table.init_state = api_init_state
+table.set_state = api_set_state
+table.get_state = api_get_state
+table.step = api_step
+table.workspace_size = api_workspace_size
+table.forward = api_forward
+table.tape_size = api_tape_size
+table.forward_tape = api_forward_tape
+table.backward = api_backward
 
 cdef const char *CAPSULE = "fastlstm.capi.capsule_f32"
 if sizeof(real) == sizeof(double):

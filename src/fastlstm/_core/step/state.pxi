@@ -13,10 +13,13 @@ cdef struct State:
 
 
 cdef void lay_out_state(
-    State *state, const Packed *weights, const real *zoneout_h, const real *zoneout_c,
+    State *state, const PackedWeights *weights, const real *zoneout_h, const real *zoneout_c,
     ptrdiff_t B, ptrdiff_t x_stride, Memory *memory,
 ) noexcept nogil:
-    """Make a state of zeros, or measure its memory; the zoneouts are one row each, or NULL."""
+    """Make a state of zeros, or measure its memory; the zoneouts are one row each, or NULL.
+
+    B is at most MOST_ROWS.
+    """
     cdef Forward *job = &state.job
     cdef Steps steps = Steps(PTRDIFF_MAX // (B + 1), B, False, NULL, NULL, NULL)
     cdef ptrdiff_t s
@@ -26,20 +29,22 @@ cdef void lay_out_state(
     if job.kind == LSTM and (zoneout_h != NULL or zoneout_c != NULL):
         job.kind = LSTM_VARIANT
     job.fused = True
-    job.x = Rows(NULL, 0, x_stride, job.size.I, False)
+    job.x = SequenceView(NULL, 0, x_stride, job.size.I, False)
     place_forward_workspace(job, 1, memory)
+    if memory.start == NULL:
+        return
     state.share = share_of(job.size.P, False, 0, 1)
     state.s = 2
     for s in range(2, 4):
-        begin_steps(&state.todo[s & 1], job, &state.share, 0)
-        aim_step(&state.todo[s & 1], job, &state.share, s, NULL, 0)
+        prepare_share(&state.todo[s & 1], job, &state.share, 0)
+        prepare_step(&state.todo[s & 1], job, &state.share, s, NULL, 0)
 
 
 cdef inline const real *advance(State *state, const real *x) noexcept nogil:
     """Take a step from x (B, I); return h (B, R), Rp apart."""
     cdef forward_step *todo = &state.todo[state.s & 1]
     todo.x = x
-    take_step(todo, &state.job, &state.share, state.s)
+    run_step(todo, &state.job, &state.share, state.s)
     state.s += 1
     return todo.h
 

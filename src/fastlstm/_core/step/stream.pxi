@@ -3,62 +3,73 @@
 
 import numpy as np
 
-from fastlstm._args.arrays import check_array, readable
-
 cdef object DTYPE = np.dtype(np.float64 if sizeof(real) == sizeof(double) else np.float32)
 cdef object empty = np.empty
 
 
 cdef class Stream:
-    """Runs recurrent layers step by step, with a state of its own.
+    """Runs packed weights, one after the other, step by step, with a state of its own.
 
-    Made by the method ``stream`` of a layer. The weights are those of that moment, or of the last
-    ``reset``. One thread at a time may use a stream; any number of streams may share a layer.
+    What a layer adds (`fastlstm._layers.stream`) is where the weights come from and `readable`,
+    which makes an array of what `step` cannot read in place, or raises.
     """
 
-    cdef object layer
     cdef list kept              # what the states point to
     cdef Buffer buffer
     cdef State *states          # one per layer of the stack
     cdef ptrdiff_t B, I, R, L
     cdef bint has_c
 
-    def __init__(self, layer, ptrdiff_t batch_size):
-        self.layer = layer
-        self.B = batch_size
-        self.I = layer.input_size
-        self.L = layer.num_layers
-        self.reset()
+    def restart(self, list weights not None, tuple zoneout not None, ptrdiff_t B):
+        """Set the state of B rows to zero and take the weights, one for each layer of a stack.
 
-    def reset(self):
-        """Set the state to zero and take the weights as they are now."""
-        cdef Schedule schedule = Schedule(1, self.B, None, False)
-        cdef list weights = [self.layer._pack(l, 0, False) for l in range(self.L)]
-        zoneout_h, zoneout_c = self.layer._expected_zoneout()
-        cdef list masks = [
-            Masks(schedule, zoneout_h, zoneout_c, None, each) for each in weights]
-        cdef Memory memory = Memory(NULL, padded(self.L * sizeof(State)))
+        `zoneout` is how much of h and of c stays, numbers or None.
+        """
+        cdef Schedule schedule = Schedule(1, B)
+        cdef list masks = [Masks(schedule, each, *zoneout, None) for each in weights]
+        cdef ptrdiff_t L = len(weights), l
+        cdef size_t states_size = size_times(L, sizeof(State))
+        cdef Memory memory = Memory(NULL, size_padded(states_size))
         cdef State state
         cdef Buffer buffer
-        for l in range(self.L):
-            self.lay_out(&state, l, weights[l], masks[l], &memory)
-        buffer = Buffer(memory.taken)
-        self.states = <State *>buffer.take(memory.taken)
-        memory = Memory(<char *>self.states, padded(self.L * sizeof(State)))
-        for l in range(self.L):
-            self.lay_out(&self.states[l], l, weights[l], masks[l], &memory)
+        cdef Weights below = None, each_weights
+        if L == 0:
+            raise ValueError("weights: expected some, got none")
+        for each_weights in weights:
+            if below is not None and each_weights.packed.size.I != below.packed.size.R:
+                raise ValueError("weights: expected layers that read the ones below")
+            below = each_weights
+        for l in range(L):
+            self.lay_out(&state, l, weights[l], masks[l], B, &memory)
+        buffer = Buffer(memory.used)
+        memory = memory_of(buffer)
+        self.states = <State *>carve_bytes(&memory, states_size)
+        for l in range(L):
+            self.lay_out(&self.states[l], l, weights[l], masks[l], B, &memory)
         self.kept = [weights, masks]
         self.buffer = buffer
+        self.B = B
+        self.L = L
+        self.I = self.states[0].job.size.I
         self.R = self.states[0].job.size.R
         self.has_c = has_c(self.states[0].job.kind)
 
     cdef void lay_out(
-        self, State *state, ptrdiff_t l, Weights weights, Masks masks, Memory *memory,
+        self, State *state, ptrdiff_t l, Weights weights, Masks masks, ptrdiff_t B,
+        Memory *memory,
     ) noexcept:
         """The state of layer l, which reads x or the h of the layer below."""
         cdef const Sizes *n = &weights.packed.size
-        lay_out_state(state, &weights.packed, masks.zoneout_h, masks.zoneout_c, self.B,
+        lay_out_state(state, &weights.packed, masks.zoneout_h, masks.zoneout_c, B,
                       n.I if l == 0 else n.Ip, memory)
+
+    def readable(self, x_t):
+        """Return `x_t` as a contiguous array of the stream's dtype, or raise; see the class."""
+        raise TypeError("x_t: expected a contiguous array of the stream's dtype")
+
+    def writable(self, out):
+        """Raise what is wrong with `out`."""
+        raise TypeError("out: expected a contiguous, writable array of the stream's dtype")
 
     def step(self, x_t, out=None):
         """Take one time step.
@@ -82,21 +93,27 @@ cdef class Stream:
         """
         cdef const real[:, ::1] x
         cdef real[:, ::1] y
+        if self.states == NULL:
+            raise ValueError("step: expected a stream that has been started")
         try:
             x = x_t
         except (BufferError, TypeError, ValueError):
-            x = np.ascontiguousarray(check_array("x_t", x_t, (self.B, self.I), DTYPE))
+            x = self.readable(x_t)
         if x.shape[0] != self.B or x.shape[1] != self.I:
             raise ValueError(f"x_t: expected {(self.B, self.I)}, got {(x.shape[0], x.shape[1])}")
+        if <size_t>&x[0, 0] % sizeof(real):
+            x = self.readable(x_t)
         if out is None:
             out = empty((self.B, self.R), DTYPE)
         try:
             y = out
         except (BufferError, TypeError, ValueError):
-            check_array("out", out, (self.B, self.R), DTYPE)
+            self.writable(out)
             raise ValueError("out: expected a contiguous, writable array") from None
         if y.shape[0] != self.B or y.shape[1] != self.R:
             raise ValueError(f"out: expected {(self.B, self.R)}, got {(y.shape[0], y.shape[1])}")
+        if <size_t>&y[0, 0] % sizeof(real):
+            raise ValueError("out: expected an aligned array")
         with nogil:
             self.advance(&y[0, 0], &x[0, 0])
         return out
@@ -108,9 +125,8 @@ cdef class Stream:
             x = advance(&self.states[l], x)
         copy_array(y, self.R, x, self.states[0].job.size.Rp, self.B, self.R)
 
-    @property
-    def state(self):
-        """A copy of the state, in the shape that the layer's call takes and gives; may be set."""
+    def copy_state(self):
+        """Copies of h (L, B, R) and c (L, B, H), which is None where the cell has none."""
         cdef const Sizes *n = &self.states[0].job.size
         cdef ptrdiff_t l
         h = empty((self.L, self.B, n.R), DTYPE)
@@ -120,21 +136,21 @@ cdef class Stream:
             copy_array(&h_out[l, 0, 0], n.R, current_h(&self.states[l]), n.Rp, self.B, n.R)
             if self.has_c:
                 copy_array(&c_out[l, 0, 0], n.H, self.states[l].job.c, n.Hp, self.B, n.H)
-        return (h, c) if self.has_c else h
+        return h, c if self.has_c else None
 
-    @state.setter
-    def state(self, value):
-        h, c = self.layer._check_state("state", value, self.B)
+    def set_state(self, list h not None, list c not None):
+        """Take h (B, R) and c (B, H) of each layer, or None for zeros."""
         cdef const Sizes *n = &self.states[0].job.size
+        cdef const real[:, :] h_l, c_l
         cdef Forward *job
         cdef ptrdiff_t l
+        if len(h) != self.L or len(c) != self.L:
+            raise ValueError(f"state: expected {self.L} layers, got {len(h)} and {len(c)}")
         for l in range(self.L):
+            h_l, c_l = h[l], c[l]
             job = &self.states[l].job
-            load_state(current_h(&self.states[l]), n.Rp,
-                       None if h is None else readable(h[l]), &job.steps)
+            check_matrix("h", h_l, self.B, n.R)
+            check_matrix("c", c_l, self.B, n.H, self.has_c)
+            load_state(current_h(&self.states[l]), n.Rp, h_l, &job.steps)
             if self.has_c:
-                load_state(
-                    job.c, n.Hp, None if c is None else readable(c[l]), &job.steps)
-
-    def __repr__(self):
-        return f"<Stream of {self.layer!r}, batch_size={self.B}>"
+                load_state(job.c, n.Hp, c_l, &job.steps)

@@ -8,7 +8,7 @@
 
 cdef enum:
     MOST_GROUPS = 8
-    MOST_PIECES = 3
+    MOST_WEIGHT_GRADIENTS = 3
     LEAST_ROWS = 128              # in a chunk: each reads and writes the weight gradients
 
 
@@ -18,7 +18,7 @@ cdef enum Source:                # of what was multiplied with weights
     FROM_EXTRA
 
 
-cdef struct Piece:               # of the weight gradients: dW (N, M) += dz.T @ a
+cdef struct WeightGradient:               # of the weight gradients: dW (N, M) += dz.T @ a
     Source source               # a (rows, M)
     ptrdiff_t M
     ptrdiff_t first             # dz: columns first <= j < first + N of a row of gradients
@@ -56,7 +56,7 @@ cdef struct Backward:            # of a group of rows, or of all
     ptrdiff_t dropout_stride
     const real *w_ih_columns
     const real *w_hh_columns
-    Rows x, dy, dx
+    SequenceView x, dy, dx
     bint x_flat, dx_direct, gather_dy
     bint split_units
     ptrdiff_t chunk_rows
@@ -80,8 +80,8 @@ cdef struct Backward:            # of a group of rows, or of all
     real *through               # (B, Rp): what comes through W_hh, under dropout
     real *scratch               # (B, Hp)
     const real *zeros           # as long as the widest row
-    Piece pieces[MOST_PIECES]
-    int piece_count
+    WeightGradient weight_gradients[MOST_WEIGHT_GRADIENTS]
+    int weight_gradient_count
     real *db                    # of the group, as the two below
     ptrdiff_t db_size
     real *dpeephole
@@ -106,46 +106,38 @@ cdef inline const real *tape_h(const Backward *job, ptrdiff_t s) noexcept nogil:
 cdef inline const real *tape_c(const Backward *job, ptrdiff_t s) noexcept nogil:
     if s < 0:
         return job.c
-    return job.c + (job.steps.B + first_row(&job.steps, s)) * job.c_stride
+    return offset(job.c, (job.steps.B + first_row(&job.steps, s)) * job.c_stride)
 
 
-cdef void backward_step_of_share(
-    const Backward *job, const Share *share, ptrdiff_t s, ptrdiff_t at,
-    const real *dy, ptrdiff_t dy_stride, int thread, int threads,
+cdef void point_backward_step(
+    backward_step *todo, const Backward *job, const Share *share, ptrdiff_t s, ptrdiff_t at,
+    const real *dy, ptrdiff_t dy_stride,
 ) noexcept nogil:
-    """Step s, whose first row is row `at` of the chunk."""
-    cdef const kernel_table *k = job.kernels
-    cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t R = job.size.R, Rp = job.size.Rp, Hp = job.size.Hp, D = job.D
-    cdef ptrdiff_t r = share.first_row, step = share.row_step, before = first_row(steps, s) + r
-    cdef ptrdiff_t own = rows_of_share(share, alive(steps, s)), first = 0, last, panels, i
-    cdef real *dh = job.dh + r * Rp
-    cdef real *dz = job.dz + (at + r) * D
-    cdef real *through = dh
-    cdef const real *init = job.zeros if job.kind == LSTM else dh
-    cdef ptrdiff_t init_stride = 0 if job.kind == LSTM else step * Rp
-    cdef backward_step todo
-    memset(&todo, 0, sizeof(todo))
-    todo.rows = own
+    """Point to what step s, whose first row is row `at` of the chunk, reads and writes."""
+    cdef ptrdiff_t R = job.size.R, Rp = job.size.Rp, Hp = job.size.Hp
+    cdef ptrdiff_t first = share.first_row, step = share.row_step
+    cdef ptrdiff_t before = first_row(&job.steps, s) + first
+    memset(todo, 0, sizeof(backward_step))
+    todo.rows = rows_of_share(share, alive(&job.steps, s))
     todo.H = job.size.H
     todo.R = R
     todo.first = share.first_panel
     todo.last = share.last_panel
-    todo.dz = dz
-    todo.dz_stride = step * D
+    todo.dz = job.dz + (at + first) * job.D
+    todo.dz_stride = step * job.D
     todo.gradients = job.gradients
-    todo.dc = job.dc + r * Hp
+    todo.dc = job.dc + first * Hp
     todo.dc_stride = step * Hp
-    todo.dh = dh
+    todo.dh = job.dh + first * Rp
     todo.dh_stride = step * Rp
-    todo.dy = dy + r * dy_stride
+    todo.dy = dy + first * dy_stride
     todo.dy_stride = step * dy_stride
     todo.gates = job.gates + before * job.gates_stride
     todo.gates_stride = step * job.gates_stride
-    todo.c = tape_c(job, s) + r * job.c_stride
-    todo.c_prev = tape_c(job, s - 1) + r * job.c_stride
+    todo.c = offset(tape_c(job, s), first * job.c_stride)
+    todo.c_prev = offset(tape_c(job, s - 1), first * job.c_stride)
     todo.c_stride = step * job.c_stride
-    todo.h_prev = tape_h(job, s - 1) + r * job.h_stride
+    todo.h_prev = tape_h(job, s - 1) + first * job.h_stride
     todo.h_prev_stride = step * job.h_stride
     todo.u = todo.h_prev
     todo.u_stride = todo.h_prev_stride
@@ -153,46 +145,73 @@ cdef void backward_step_of_share(
     todo.extra_stride = step * job.extra_stride
     todo.parts = job.parts
     todo.options = job.options
-    todo.scratch = job.scratch + r * Hp
+    todo.scratch = job.scratch + first * Hp
     todo.scratch_stride = step * Hp
     todo.zeros = job.zeros
-    if job.zoneout_c != NULL:
-        todo.zoneout_c = job.zoneout_c + before * job.zoneout_c_stride
-        todo.zoneout_c_stride = step * job.zoneout_c_stride
-    if job.zoneout_h != NULL:
-        for i in range(own):
-            k.zoneout_backward(
-                dh + i * step * Rp, job.kept + (r + i * step) * Rp, todo.dy + i * todo.dy_stride,
-                job.zoneout_h + (before + i * step) * job.zoneout_h_stride, R)
-        todo.dy = job.zeros
-        todo.dy_stride = 0
+    todo.zoneout_c = offset(job.zoneout_c, before * job.zoneout_c_stride)
+    todo.zoneout_c_stride = step * job.zoneout_c_stride
     if job.dropout != NULL:
-        todo.u = job.h_chunk + (at + r) * R
+        todo.u = job.h_chunk + (at + first) * R
         todo.u_stride = step * R
-        todo.dropout = job.dropout + r * job.dropout_stride
+        todo.dropout = job.dropout + first * job.dropout_stride
         todo.dropout_stride = step * job.dropout_stride
-        through = job.through + r * Rp
-        init = job.zeros
-        init_stride = 0
+
+
+cdef void split_zoneout(
+    const Backward *job, const Share *share, ptrdiff_t s, backward_step *todo,
+) noexcept nogil:
+    """Keep what zoneout hands to h_{t-1}, and leave in dh what reaches the cell."""
+    cdef ptrdiff_t r = share.first_row, step = share.row_step, Rp = job.size.Rp, i
+    cdef ptrdiff_t before = first_row(&job.steps, s) + r
+    for i in range(todo.rows):
+        job.kernels.zoneout_backward(
+            todo.dh + i * todo.dh_stride, job.kept + (r + i * step) * Rp,
+            todo.dy + i * todo.dy_stride,
+            job.zoneout_h + (before + i * step) * job.zoneout_h_stride, job.size.R)
+    todo.dy = job.zeros
+    todo.dy_stride = 0
+
+
+cdef void run_backward_step(
+    const Backward *job, const Share *share, ptrdiff_t s, ptrdiff_t at,
+    const real *dy, ptrdiff_t dy_stride, int thread, int threads,
+) noexcept nogil:
+    """Step s, whose first row is row `at` of the chunk: dz of the step, and dh for the one before.
+    """
+    cdef const kernel_table *k = job.kernels
+    cdef ptrdiff_t R = job.size.R, Rp = job.size.Rp, r = share.first_row, step = share.row_step
+    cdef ptrdiff_t first = 0, last = Rp // k.lanes, panels, i
+    cdef backward_step todo
+    cdef real *through
+    cdef const real *init = job.zeros
+    cdef ptrdiff_t init_stride = 0
+    point_backward_step(&todo, job, share, s, at, dy, dy_stride)
+    if job.zoneout_h != NULL:
+        split_zoneout(job, share, s, &todo)
     k.backward_cells[job.kind](&todo)
-    last = Rp // k.lanes
     if job.split_units:
         barrier(threads)
         panels = (last + 3) // 4  # of 4 vectors of columns, the last one maybe narrower
         first = panels * thread // threads * 4
         last = min(last, panels * (thread + 1) // threads * 4)
+    through = todo.dh
+    if job.dropout != NULL:
+        through = job.through + r * Rp
+    elif job.kind != LSTM:  # which leaves in dh what did not pass through W_hh
+        init = todo.dh
+        init_stride = step * Rp
     k.product(
         through + first * k.lanes, step * Rp, init + first * k.lanes, init_stride,
-        dz + job.gradients.h, step * D, job.w_hh_columns + first * k.lanes * job.size.N_h,
-        own, last - first, job.size.N_h)
+        todo.dz + job.gradients.h, step * job.D,
+        job.w_hh_columns + first * k.lanes * job.size.N_h, todo.rows, last - first, job.size.N_h)
     if job.dropout != NULL:
-        for i in range(own):
+        for i in range(todo.rows):
             k.accumulate(
-                dh + i * step * Rp, through + i * step * Rp,
+                todo.dh + i * step * Rp, through + i * step * Rp,
                 todo.dropout + i * todo.dropout_stride, R)
     if job.zoneout_h != NULL:
-        for i in range(own):
-            k.accumulate(dh + i * step * Rp, job.kept + (r + i * step) * Rp, NULL, R)
+        for i in range(todo.rows):
+            k.accumulate(todo.dh + i * step * Rp, job.kept + (r + i * step) * Rp, NULL, R)
     if job.split_units:
         barrier(threads)
 
@@ -235,7 +254,7 @@ cdef void input_gradient(
     cdef real *dx = job.dx_chunk
     cdef ptrdiff_t Ip = job.size.Ip, stride = Ip
     if job.dx_direct:
-        dx = row(&job.dx, steps, begin, 0)
+        dx = row_of(&job.dx, steps, begin, 0)
         stride = flat_stride(&job.dx, steps)
     job.kernels.product(
         dx + lo * stride, stride, job.zeros, 0, job.dz + lo * job.D, job.D, job.w_ih_columns,
@@ -245,16 +264,16 @@ cdef void input_gradient(
 
 
 cdef const real *multiplied(
-    const Backward *job, const Piece *piece, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t *stride,
+    const Backward *job, const WeightGradient *gradient, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t *stride,
 ) noexcept nogil:
-    """a (rows, M) of a piece for the steps begin..end."""
-    if piece.source == FROM_X:
+    """a (rows, M) of a weight gradient for the steps begin..end."""
+    if gradient.source == FROM_X:
         stride[0] = job.size.I
         if not job.x_flat:
             return job.x_chunk
         stride[0] = flat_stride(&job.x, &job.steps)
-        return row(&job.x, &job.steps, begin, 0)
-    if piece.source == FROM_H:
+        return row_of(&job.x, &job.steps, begin, 0)
+    if gradient.source == FROM_H:
         stride[0] = job.size.R
         if not hidden_is_flat(job, begin, end):
             return job.h_chunk
@@ -264,7 +283,7 @@ cdef const real *multiplied(
     return job.extra + first_row(&job.steps, begin) * job.extra_stride + job.parts.m
 
 
-cdef void weight_gradients(
+cdef void add_weight_gradients(
     const Backward *job, ptrdiff_t begin, ptrdiff_t end, int thread, int threads,
 ) noexcept nogil:
     """Add what the steps begin..end contribute, to all parameters."""
@@ -273,7 +292,7 @@ cdef void weight_gradients(
     cdef ptrdiff_t rows = first_row(steps, end) - first_row(steps, begin), s, j
     cdef ptrdiff_t H = job.size.H, N = job.size.N, a_stride, first, panels
     cdef bint is_first_chunk = end == steps.count
-    cdef const Piece *piece
+    cdef const WeightGradient *gradient
     cdef const real *a
     cdef const real *dz = job.dz
     cdef int i
@@ -290,21 +309,21 @@ cdef void weight_gradients(
                         tape_c(job, s - 1) + j * job.c_stride, &job.parts, &job.gradients,
                         job.options, H)
                     dz += job.D
-    for i in range(job.piece_count):
-        piece = &job.pieces[i]
-        a = multiplied(job, piece, begin, end, &a_stride)
+    for i in range(job.weight_gradient_count):
+        gradient = &job.weight_gradients[i]
+        a = multiplied(job, gradient, begin, end, &a_stride)
         if k.prefer_blas:
             if thread == 0:
-                gemm[real](True, False, piece.N, piece.M, rows, job.dz + piece.first, job.D,
-                           a, a_stride, 1, piece.dw, piece.M)
+                gemm[real](True, False, gradient.N, gradient.M, rows, job.dz + gradient.first, job.D,
+                           a, a_stride, 1, gradient.dw, gradient.M)
             continue
-        first = piece.panels * thread // threads
-        panels = piece.panels * (thread + 1) // threads - first
+        first = gradient.panels * thread // threads
+        panels = gradient.panels * (thread + 1) // threads - first
         first *= 4 * k.lanes
         k.outer_product(
-            piece.g + first, piece.G, job.zeros if is_first_chunk else piece.g + first,
-            0 if is_first_chunk else piece.G, a, a_stride, job.dz + piece.first + first, job.D,
-            piece.M, panels, rows)
+            gradient.g + first, gradient.G, job.zeros if is_first_chunk else gradient.g + first,
+            0 if is_first_chunk else gradient.G, a, a_stride, job.dz + gradient.first + first, job.D,
+            gradient.M, panels, rows)
 
 
 cdef void backward_rows(Backward *job, int thread, int threads) noexcept nogil:
@@ -329,11 +348,11 @@ cdef void backward_rows(Backward *job, int thread, int threads) noexcept nogil:
             else:
                 dy = job.dy.data + s * job.dy.stride_t
                 dy_stride = job.dy.stride_b
-            backward_step_of_share(job, &share, s, at, dy, dy_stride, thread, threads)
+            run_backward_step(job, &share, s, at, dy, dy_stride, thread, threads)
         barrier(threads)
         if job.dx.data != NULL:
             input_gradient(job, begin, lo, hi)
-        weight_gradients(job, begin, end, thread, threads)
+        add_weight_gradients(job, begin, end, thread, threads)
         barrier(threads)
         end = begin
     if thread == 0:
@@ -350,7 +369,7 @@ cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:
 cdef void backward_thread(void *argument, int thread, int threads) noexcept nogil:
     cdef Groups *groups = <Groups *>argument
     cdef Backward *job = groups.jobs
-    cdef const Piece *piece
+    cdef const WeightGradient *gradient
     cdef ptrdiff_t first, last, width
     cdef int i, j
     if groups.count == 1:
@@ -365,13 +384,13 @@ cdef void backward_thread(void *argument, int thread, int threads) noexcept nogi
         return
     for i in range(groups.count):
         job = &groups.jobs[i]
-        for j in range(job.piece_count):
-            piece = &job.pieces[j]
+        for j in range(job.weight_gradient_count):
+            gradient = &job.weight_gradients[j]
             width = 4 * job.kernels.lanes
-            first = piece.panels * thread // threads * width
-            last = min(piece.panels * (thread + 1) // threads * width, piece.N)
+            first = gradient.panels * thread // threads * width
+            last = min(gradient.panels * (thread + 1) // threads * width, gradient.N)
             if not job.kernels.prefer_blas and job.steps.count:
-                job.kernels.add_transposed(piece.dw, piece.g, piece.G, piece.M, first, last)
+                job.kernels.add_transposed(gradient.dw, gradient.g, gradient.G, gradient.M, first, last)
         if thread == 0:
             add(groups.to.b, job.db, job.db_size)
             add(groups.to.peephole, job.dpeephole, job.dpeephole_size)
@@ -392,9 +411,9 @@ cdef int count_groups(const Backward *job) noexcept nogil:
     return count
 
 
-cdef Rows rows_of_group(Rows rows, int group, int count) noexcept nogil:
+cdef SequenceView view_of_group(SequenceView rows, int group, int count) noexcept nogil:
     if count > 1:  # never where rows are packed
-        rows.data += group * rows.stride_b
+        rows.data = offset(rows.data, group * rows.stride_b)
         rows.stride_b *= count
     return rows
 
@@ -409,18 +428,18 @@ cdef void store_state(
             memcpy(&state[batch_row(steps, j), 0], values + j * stride, H * sizeof(real))
 
 
-cdef void add_piece(
+cdef void append_weight_gradient(
     Backward *job, Source source, ptrdiff_t M, ptrdiff_t first, ptrdiff_t N, real *dw,
 ) noexcept nogil:
     cdef ptrdiff_t lanes = job.kernels.lanes, panels = (N + 4 * lanes - 1) // (4 * lanes)
-    job.pieces[job.piece_count] = Piece(
+    job.weight_gradients[job.weight_gradient_count] = WeightGradient(
         source, M, first, N, panels, panels * 4 * lanes + lanes, NULL, dw)
-    job.piece_count += 1
+    job.weight_gradient_count += 1
 
 
 cdef void begin_backward(
-    Backward *job, const Packed *weights, int kind, const Steps *steps, const Rows *x,
-    const Rows *dy, const Rows *dx, const Gradients *to,
+    Backward *job, const PackedWeights *weights, int kind, const Steps *steps, const SequenceView *x,
+    const SequenceView *dy, const SequenceView *dx, const Gradients *to,
 ) noexcept nogil:
     """Set what all rows have in common; dy's data is NULL where there is none."""
     cdef const Sizes *n = &weights.size
@@ -456,29 +475,29 @@ cdef void begin_backward(
         job.dpeephole_size = (2 if weights.options.coupled else 3) * n.H
     if to.layer_norm != NULL:
         job.dnorm_size = 2 * n.N + 2 * n.H
-    add_piece(job, FROM_X, n.I, 0, n.N, to.w_ih)
-    add_piece(job, FROM_H, n.R, job.gradients.h, n.N_h, to.w_hh)
+    append_weight_gradient(job, FROM_X, n.I, 0, n.N, to.w_ih)
+    append_weight_gradient(job, FROM_H, n.R, job.gradients.h, n.N_h, to.w_hh)
     if kind == GRU_RESET_BEFORE:
-        add_piece(job, FROM_EXTRA, n.H, n.N_h, n.H, to.w_hh + n.N_h * n.R)
+        append_weight_gradient(job, FROM_EXTRA, n.H, n.N_h, n.H, to.w_hh + n.N_h * n.R)
     if to.w_proj != NULL:
-        add_piece(job, FROM_EXTRA, n.H, job.gradients.proj, n.R, to.w_proj)
+        append_weight_gradient(job, FROM_EXTRA, n.H, job.gradients.proj, n.R, to.w_proj)
 
 
-cdef void take_group(Backward *jobs, int g, int count) noexcept nogil:
+cdef void restrict_to_group(Backward *jobs, int g, int count) noexcept nogil:
     """jobs[g] := every count-th row of jobs[0] from row g on; jobs[0] itself comes last."""
     cdef Backward *job = &jobs[g]
     job[0] = jobs[0]
     job.steps.B = job.steps.B // count
-    job.x = rows_of_group(job.x, g, count)
-    job.dx = rows_of_group(job.dx, g, count)
-    job.dy = rows_of_group(job.dy, g, count)
-    job.gates += g * job.gates_stride
-    job.extra += g * job.extra_stride
-    job.h += g * job.h_stride
-    job.c += g * job.c_stride
-    job.zoneout_h += g * job.zoneout_h_stride
-    job.zoneout_c += g * job.zoneout_c_stride
-    job.dropout += g * job.dropout_stride
+    job.x = view_of_group(job.x, g, count)
+    job.dx = view_of_group(job.dx, g, count)
+    job.dy = view_of_group(job.dy, g, count)
+    job.gates = offset(job.gates, g * job.gates_stride)
+    job.extra = offset(job.extra, g * job.extra_stride)
+    job.h = offset(job.h, g * job.h_stride)
+    job.c = offset(job.c, g * job.c_stride)
+    job.zoneout_h = offset(job.zoneout_h, g * job.zoneout_h_stride)
+    job.zoneout_c = offset(job.zoneout_c, g * job.zoneout_c_stride)
+    job.dropout = offset(job.dropout, g * job.dropout_stride)
     job.gates_stride *= count
     job.extra_stride *= count
     job.h_stride *= count
@@ -492,31 +511,51 @@ cdef void place_backward_workspace(Backward *job, Memory *memory) noexcept nogil
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t lanes = job.kernels.lanes, widest = max(n.Hp, n.Rp, n.Ip), B = job.steps.B
     cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count)
-    cdef Piece *piece
+    cdef WeightGradient *gradient
     cdef int i
     rows = min(rows, max(job.chunk_rows, B))
-    for i in range(job.piece_count):
-        piece = &job.pieces[i]
-        piece.g = take(memory, piece.M * piece.G)
-        widest = max(widest, piece.G)
-    job.x_chunk = take(memory, rows * n.I)
-    job.dx_chunk = take(memory, rows * n.Ip)
-    job.h_chunk = take(memory, rows * n.R)
-    job.dy_chunk = take(memory, rows * n.R) if job.gather_dy else NULL
+    for i in range(job.weight_gradient_count):
+        gradient = &job.weight_gradients[i]
+        gradient.g = carve(memory, gradient.M, gradient.G)
+        widest = max(widest, gradient.G)
+    job.x_chunk = carve(memory, rows, n.I)
+    job.dx_chunk = carve(memory, rows, n.Ip)
+    job.h_chunk = carve(memory, rows, n.R)
+    job.dy_chunk = carve(memory, rows, n.R) if job.gather_dy else NULL
     # dz has columns that are only ever padding: what is left in memory could be slow denormals;
     # and outer_product reads a panel beyond the last row
-    job.dz = take_zeros(memory, rows * job.D + 4 * lanes)
-    job.dh = take(memory, B * n.Rp)
-    job.dc = take(memory, B * n.Hp)
-    job.zeros = take_zeros(memory, widest)
-    job.db = take_zeros(memory, job.db_size)
-    job.dpeephole = take_zeros(memory, 3 * n.H if job.options.peephole != NULL else 0)
-    job.dnorm = take_zeros(memory, 2 * n.N + 2 * n.H if job.options.norm != NULL else 0)
-    job.kept = take_zeros(memory, B * n.Rp if job.zoneout_h != NULL else 0)
-    job.through = take_zeros(memory, B * n.Rp if job.dropout != NULL else 0)
-    job.scratch = take_zeros(memory, B * n.Hp if takes_whole_rows(job.kind) else 0)
+    job.dz = carve_zeros(memory, rows + (4 * lanes + job.D - 1) // job.D, job.D)
+    job.dh = carve(memory, B, n.Rp)
+    job.dc = carve(memory, B, n.Hp)
+    job.zeros = carve_zeros(memory, 1, widest)
+    job.db = carve_zeros(memory, 1, job.db_size)
+    job.dpeephole = carve_zeros(memory, 3, n.H if job.options.peephole != NULL else 0)
+    job.dnorm = carve_zeros(memory, 2, n.N + n.H if job.options.norm != NULL else 0)
+    job.kept = carve_zeros(memory, B, n.Rp if job.zoneout_h != NULL else 0)
+    job.through = carve_zeros(memory, B, n.Rp if job.dropout != NULL else 0)
+    job.scratch = carve_zeros(memory, B, n.Hp if takes_whole_rows(job.kind) else 0)
     if job.dy.data == NULL:
         job.dy.data = <real *>job.zeros
+
+
+cdef int check_gradients(
+    const PackedWeights *of, const real[:, :] w_ih, const real[:, :] w_hh, const real[::1] b,
+    const real[:, :] peephole, const real[:, :] w_proj, const real[:, :] layer_norm,
+) except -1:
+    """Raise ValueError unless there is one of the right shape for each parameter, b perhaps."""
+    cdef const Sizes *n = &of.size
+    cdef const cell_options *has = &of.options
+    cdef ptrdiff_t gates = n.N // n.H
+    if w_ih is None or w_hh is None or (w_proj is None) != (has.w_proj == NULL):
+        raise ValueError("gradients: expected those of w_ih, w_hh, and w_proj if there is one")
+    check_matrix("w_ih", w_ih, n.N, n.I)
+    check_matrix("w_hh", w_hh, n.N, n.R)
+    check_matrix("w_proj", w_proj, n.R, n.H)
+    check_matrix("peephole", peephole, gates - 1, n.H, has.peephole != NULL)
+    check_matrix("layer_norm", layer_norm, 2 * gates + 2, n.H, has.norm != NULL)
+    if b is not None and b.shape[0] != bias_size(of):
+        raise ValueError(f"b: expected {(bias_size(of),)}, got {(b.shape[0],)}")
+    return 0
 
 
 cdef real *data_of(real[:, ::1] gradient) noexcept:
@@ -525,41 +564,14 @@ cdef real *data_of(real[:, ::1] gradient) noexcept:
     return &gradient[0, 0]
 
 
-def backward(
-    Tape tape, const real[:, :, :] dy, const real[:, :] dh_n, const real[:, :] dc_n,
-    real[:, :, :] dx, real[:, ::1] dw_ih, real[:, ::1] dw_hh, real[::1] db,
-    real[:, ::1] dh_0, real[:, ::1] dc_0, real[:, ::1] dpeephole=None, real[:, ::1] dw_proj=None,
-    real[:, ::1] dlayer_norm=None,
-):
-    """Fill dx, dh_0 and dc_0, add to the rest; what was not given to `forward` is None.
+cdef SequenceView view_or_none(const real[:, :, :] a, ptrdiff_t F, bint concatenated) noexcept:
+    if a is None:
+        return SequenceView(NULL, 0, 0, F, False)
+    return view_of(a, concatenated)
 
-    dx must be zero where it is ragged; None, if nobody wants it, saves a product.
-    """
-    cdef const Packed *weights = &tape.weights.packed
-    cdef const Sizes *n = &weights.size
-    cdef const real[:, :, :] x = tape.x
+
+cdef void set_tape(Backward *job, Tape tape) noexcept:
     cdef Masks masks = tape.masks
-    cdef const Steps *steps = &tape.schedule.steps
-    cdef Rows rows_x, rows_dy, rows_dx
-    cdef Backward jobs[MOST_GROUPS]
-    cdef Backward *job = jobs
-    cdef Groups groups
-    cdef Memory memory = Memory(NULL, 0)
-    cdef Buffer buffer
-    cdef ptrdiff_t B = tape.schedule.steps.B
-    cdef int threads, g, count
-    if B == 0:
-        return
-    groups.jobs = jobs
-    groups.to = Gradients(
-        data_of(dw_ih), data_of(dw_hh), NULL, data_of(dpeephole), data_of(dw_proj),
-        data_of(dlayer_norm))
-    if db is not None:
-        groups.to.b = &db[0]
-    rows_x = rows_of(x, tape.packed)
-    rows_dx = Rows(NULL, 0, 0, n.I, False) if dx is None else rows_of(dx, tape.packed)
-    rows_dy = Rows(NULL, 0, 0, n.R, False) if dy is None else rows_of(dy, tape.packed)
-    begin_backward(job, weights, tape.kind, steps, &rows_x, &rows_dy, &rows_dx, &groups.to)
     job.gates = tape.gates
     job.extra = tape.extra
     job.h = tape.h
@@ -570,26 +582,93 @@ def backward(
         job.zoneout_c = masks.zoneout_c
         job.zoneout_c_stride = masks.zoneout_c_stride
         job.dropout = masks.dropout
-        job.dropout_stride = n.Rp if masks.dropout != NULL else 0
-    job.chunks = max(<ptrdiff_t>1, <ptrdiff_t>(
-        UNINTERRUPTED / (2.0 * max(job.chunk_rows, B) * n.Z * (n.I + n.R))))
-    threads = threads_for(<double>first_row(steps, steps.count) * n.Z * (n.I + n.R) * 2)
-    count = count_groups(job)
+        job.dropout_stride = job.size.Rp if masks.dropout != NULL else 0
+
+
+cdef int divide_backward(Backward *job, bint has_masks, int groups) noexcept:
+    """Decide how many threads run the job and what they share, and when to look for signals."""
+    cdef const Sizes *n = &job.size
+    cdef ptrdiff_t B = job.steps.B
+    cdef double operations = <double>n.Z * (n.I + n.R) * 2
+    cdef int threads = threads_for(first_row(&job.steps, job.steps.count) * operations)
     job.split_units = (
-        count == 1 and masks is None and not takes_whole_rows(job.kind)
+        groups == 1 and not has_masks and not takes_whole_rows(job.kind)
         and prefer_units(B, threads, n.Z, n.R))
     if job.split_units:
         threads = threads_for_step(B, n.Z, n.R, threads)
-    groups.count = count
+    job.chunks = max(<ptrdiff_t>1,
+                     steps_between_signals(B, operations) * B // max(job.chunk_rows, B))
+    return threads
+
+
+cdef Buffer new_backward_workspace(Groups *groups):
+    cdef Memory memory = Memory(NULL, 0)
+    cdef Buffer buffer
+    cdef int g
+    for g in range(groups.count):
+        place_backward_workspace(&groups.jobs[g], &memory)
+    buffer = Buffer(memory.used)
+    memory = memory_of(buffer)
+    for g in range(groups.count):
+        place_backward_workspace(&groups.jobs[g], &memory)
+    return buffer
+
+
+def backward(
+    Tape tape not None, *, const real[:, :, :] dy, dfinal, real[:, :, :] dx, dinitial,
+    real[:, ::1] w_ih not None, real[:, ::1] w_hh not None, real[::1] b=None,
+    real[:, ::1] peephole=None, real[:, ::1] w_proj=None, real[:, ::1] layer_norm=None,
+):
+    """Fill dx and `dinitial`, the pair dh_0, dc_0; add to the gradients of the parameters.
+
+    `dfinal` is the pair dh_n, dc_n. What was not given to `forward`, or is not wanted, is None.
+    dx must be zero where it is ragged; None, if nobody wants it, saves a product.
+    """
+    cdef const PackedWeights *weights = &tape.weights.packed
+    cdef const Sizes *n = &weights.size
+    cdef const Steps *steps = &tape.schedule.steps
+    cdef bint concatenated = tape.schedule.concatenated, with_c = has_c(weights.kind)
+    cdef const real[:, :, :] x = tape.x
+    cdef const real[:, :] dh_n, dc_n
+    cdef real[:, ::1] dh_0, dc_0
+    cdef SequenceView x_view, dy_view, dx_view
+    cdef Backward jobs[MOST_GROUPS]
+    cdef Backward *job = jobs
+    cdef Groups groups
+    cdef Buffer buffer
+    cdef int threads, g, count
+    dh_n, dc_n = dfinal
+    dh_0, dc_0 = dinitial
+    tape.schedule.check("x", x, n.I)
+    tape.schedule.check("dy", dy, n.R)
+    tape.schedule.check("dx", dx, n.I)
+    check_matrix("dh_n", dh_n, steps.B, n.R)
+    check_matrix("dc_n", dc_n, steps.B, n.H, with_c)
+    check_matrix("dh_0", dh_0, steps.B, n.R)
+    check_matrix("dc_0", dc_0, steps.B, n.H, with_c)
+    check_gradients(weights, w_ih, w_hh, b, peephole, w_proj, layer_norm)
+    if tape.weights.backward_buffer is None:
+        raise ValueError("tape: expected weights that are packed for the backward step")
+    if steps.B == 0:
+        return
+    groups.jobs = jobs
+    groups.to = Gradients(
+        data_of(w_ih), data_of(w_hh), NULL, data_of(peephole), data_of(w_proj),
+        data_of(layer_norm))
+    if b is not None:
+        groups.to.b = &b[0]
+    x_view = view_of(x, concatenated)
+    dy_view = view_or_none(dy, n.R, concatenated)
+    dx_view = view_or_none(dx, n.I, concatenated)
+    begin_backward(job, weights, tape.kind, steps, &x_view, &dy_view, &dx_view, &groups.to)
+    set_tape(job, tape)
+    count = groups.count = count_groups(job)
+    threads = divide_backward(job, tape.masks is not None, count)
     for g in range(count - 1, -1, -1):
-        take_group(jobs, g, count)
-    for g in range(count):
-        place_backward_workspace(&jobs[g], &memory)
-    buffer = Buffer(memory.taken)
-    memory = memory_of(buffer, memory.taken)
+        restrict_to_group(jobs, g, count)
+    buffer = new_backward_workspace(&groups)
     for g in range(count):
         job = &jobs[g]
-        place_backward_workspace(job, &memory)
         load_state(job.dh, n.Rp, None if dh_n is None else dh_n[g::count], &job.steps)
         load_state(job.dc, n.Hp, None if dc_n is None else dc_n[g::count], &job.steps)
     while True:
@@ -600,7 +679,5 @@ def backward(
             break
     for g in range(count):
         job = &jobs[g]
-        store_state(
-            None if dh_0 is None else dh_0[g::count], job.dh, n.Rp, &job.steps)
-        store_state(
-            None if dc_0 is None else dc_0[g::count], job.dc, n.Hp, &job.steps)
+        store_state(None if dh_0 is None else dh_0[g::count], job.dh, n.Rp, &job.steps)
+        store_state(None if dc_0 is None else dc_0[g::count], job.dc, n.Hp, &job.steps)

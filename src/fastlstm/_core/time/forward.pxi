@@ -13,48 +13,59 @@ cdef class Masks:
     cdef ptrdiff_t zoneout_c_stride
     cdef const real *dropout    # (B, Rp), or NULL
 
-    def __cinit__(self, Schedule schedule, zoneout_h, zoneout_c, dropout, Weights of):
+    def __cinit__(
+        self, Schedule schedule, Weights weights, zoneout_h, zoneout_c,
+        const real[:, :] dropout,
+    ):
         cdef const Steps *steps = &schedule.steps
-        cdef const Packed *weights = &of.packed
+        cdef const Sizes *n = &weights.packed.size
         self.buffers = []
         if zoneout_h is not None:
             self.zoneout_h = self.gather(
-                zoneout_h, steps, weights.size.R, weights.size.Rp, &self.zoneout_h_stride)
+                "zoneout_h", zoneout_h, schedule, n.R, n.Rp, &self.zoneout_h_stride)
         if zoneout_c is not None:
+            if not has_c(weights.packed.kind):
+                raise ValueError("zoneout_c: expected None, the cell has no cell state")
             self.zoneout_c = self.gather(
-                zoneout_c, steps, weights.size.H, weights.size.Hp, &self.zoneout_c_stride)
+                "zoneout_c", zoneout_c, schedule, n.H, n.Hp, &self.zoneout_c_stride)
         if dropout is not None:
-            self.dropout = self.take(steps.B * weights.size.Rp)
-            load_state(<real *>self.dropout, weights.size.Rp, dropout, steps)
+            check_matrix("dropout_h", dropout, steps.B, n.R)
+            self.dropout = self.new_zeros(steps.B, n.Rp)
+            load_state(<real *>self.dropout, n.Rp, dropout, steps)
 
-    cdef real *take(self, ptrdiff_t count) except NULL:
-        cdef Buffer buffer = Buffer(max(count, <ptrdiff_t>1) * sizeof(real))
-        cdef real *memory = <real *>buffer.take(count * sizeof(real))
+    cdef real *new_zeros(self, ptrdiff_t rows, ptrdiff_t width) except NULL:
+        cdef Memory memory = Memory(NULL, 0)
+        cdef Buffer buffer
+        carve(&memory, rows, width)
+        buffer = Buffer(memory.used)
         self.buffers.append(buffer)
-        memset(memory, 0, count * sizeof(real))
-        return memory
+        memory = memory_of(buffer)
+        return carve_zeros(&memory, rows, width)
 
     cdef const real *gather(
-        self, mask, const Steps *steps, ptrdiff_t F, ptrdiff_t padded_F, ptrdiff_t *mask_stride,
+        self, str name, mask, Schedule schedule, ptrdiff_t F, ptrdiff_t padded_F,
+        ptrdiff_t *stride,
     ) except NULL:
+        cdef const Steps *steps = &schedule.steps
         cdef const real[:, :, :] values
-        cdef Rows rows
-        cdef real *packed
-        cdef ptrdiff_t unit, n
+        cdef SequenceView view
+        cdef real *gathered
+        cdef ptrdiff_t unit, rows
         if isinstance(mask, float):
-            mask_stride[0] = 0
-            packed = self.take(padded_F)
+            stride[0] = 0
+            gathered = self.new_zeros(1, padded_F)
             for unit in range(F):
-                packed[unit] = mask
-            return packed
+                gathered[unit] = mask
+            return gathered
         values = mask
-        mask_stride[0] = padded_F
-        n = first_row(steps, steps.count)
-        packed = self.take(n * padded_F)
-        if n:
-            rows = rows_of(values)
-            copy_rows(packed, padded_F, &rows, steps, 0, 0, n, False)
-        return packed
+        check_sequence(name, values, schedule.T, steps.B, F)
+        stride[0] = padded_F
+        rows = first_row(steps, steps.count)
+        gathered = self.new_zeros(rows, padded_F)
+        if rows:
+            view = view_of(values)
+            copy_rows(gathered, padded_F, &view, steps, 0, 0, rows, False)
+        return gathered
 
 
 cdef struct Forward:
@@ -67,7 +78,7 @@ cdef struct Forward:
     const real *b
     const cell_options *options
     extra_parts parts
-    Rows x, y
+    SequenceView x, y
     bint training
     bint y_direct               # steps write h_t into y and read h_{t-1} from there
     bint split_units            # threads take hidden units, not rows
@@ -110,7 +121,7 @@ cdef inline real *cell_state(const Forward *job, ptrdiff_t s) noexcept nogil:
     """c of step s; s = -1 is c_0."""
     if s < 0 or not job.training:
         return job.c
-    return job.c + (job.steps.B + first_row(&job.steps, s)) * job.size.Hp
+    return offset(job.c, (job.steps.B + first_row(&job.steps, s)) * job.size.Hp)
 
 
 cdef const real *share_of_x(
@@ -119,21 +130,22 @@ cdef const real *share_of_x(
     """The rows of x_t at step s that belong to the share, `stride` apart."""
     cdef const Steps *steps = &job.steps
     cdef ptrdiff_t I = job.size.I, i, j
-    cdef real *x_step = job.x_step + thread * steps.B * I
+    cdef real *x_step
     if steps.order == NULL:
         stride[0] = job.x.stride_b * share.row_step
-        return row(&job.x, steps, s, share.first_row)
+        return row_of(&job.x, steps, s, share.first_row)
+    x_step = job.x_step + thread * steps.B * I
     for i in range(rows_of_share(share, alive(steps, s))):
         j = share.first_row + i * share.row_step
-        memcpy(x_step + i * I, row(&job.x, steps, s, j), I * sizeof(real))
+        memcpy(x_step + i * I, row_of(&job.x, steps, s, j), I * sizeof(real))
     stride[0] = I
     return x_step
 
 
-cdef void begin_steps(
+cdef void prepare_share(
     forward_step *todo, const Forward *job, const Share *share, int thread,
 ) noexcept nogil:
-    """Set what all steps of a share have in common, for aim_step to do the rest."""
+    """Set what all steps of a share have in common, for prepare_step to do the rest."""
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t step = share.row_step
     memset(todo, 0, sizeof(forward_step))
@@ -155,19 +167,19 @@ cdef void begin_steps(
     todo.z = job.scratch + thread * job.kernels.tile_rows * 4 * job.kernels.lanes
 
 
-cdef void project(
+cdef void multiply_input(
     const Forward *job, const Share *share, ptrdiff_t begin, ptrdiff_t end, real *z, int thread,
 ) noexcept nogil:
     """z = x @ W_ih.T + b of a share of the steps begin..end."""
     cdef const Steps *steps = &job.steps
     cdef ptrdiff_t s
     cdef forward_step todo
-    begin_steps(&todo, job, share, thread)
+    prepare_share(&todo, job, share, thread)
     todo.I = job.size.I
     todo.gates = z + share.first_row * job.size.Z
     if is_flat(&job.x, steps) and steps.B % share.row_step == 0:
         todo.rows = (end - begin) * (steps.B // share.row_step)
-        todo.x = row(&job.x, steps, begin, share.first_row)
+        todo.x = row_of(&job.x, steps, begin, share.first_row)
         todo.x_stride = flat_stride(&job.x, steps) * share.row_step
         job.kernels.input_product[job.kind](&todo)
         return
@@ -178,7 +190,7 @@ cdef void project(
         todo.gates += alive(steps, s) * job.size.Z
 
 
-cdef void aim_step(
+cdef void prepare_step(
     forward_step *todo, const Forward *job, const Share *share, ptrdiff_t s, const real *z,
     int thread,
 ) noexcept nogil:
@@ -204,8 +216,8 @@ cdef void aim_step(
     if job.dropout != NULL:
         todo.u = job.u + first * Rp
         todo.u_stride = step * Rp
-    todo.c = cell_state(job, s) + first * Hp
-    todo.c_prev = cell_state(job, s - 1) + first * Hp
+    todo.c = offset(cell_state(job, s), first * Hp)
+    todo.c_prev = offset(cell_state(job, s - 1), first * Hp)
     if job.gates != NULL:
         todo.gates = job.gates + (before + first) * Z
     if job.kind != LSTM and job.kind != GRU:
@@ -214,7 +226,7 @@ cdef void aim_step(
         todo.zoneout_c = job.zoneout_c + (first_row(steps, s) + first) * job.zoneout_c_stride
 
 
-cdef void take_step(
+cdef void run_step(
     const forward_step *todo, const Forward *job, const Share *share, ptrdiff_t s,
 ) noexcept nogil:
     """Step s, that `todo` was aimed at."""
@@ -232,7 +244,7 @@ cdef void take_step(
                       job.zoneout_h + j * job.zoneout_h_stride, job.size.R)
 
 
-cdef void hand_out(const Forward *job, ptrdiff_t s, int thread, int threads) noexcept nogil:
+cdef void store_outputs(const Forward *job, ptrdiff_t s, int thread, int threads) noexcept nogil:
     """Copy what step s made to y, and the state of rows that end here to h_n and c_n."""
     cdef const Steps *steps = &job.steps
     cdef ptrdiff_t n = alive(steps, s), stays = alive(steps, s + 1)
@@ -244,7 +256,7 @@ cdef void hand_out(const Forward *job, ptrdiff_t s, int thread, int threads) noe
     for i in range((n - thread + threads - 1) // threads):
         j = thread + i * threads
         if not job.y_direct:
-            memcpy(row(&job.y, steps, s, j), h + j * stride, R * sizeof(real))
+            memcpy(row_of(&job.y, steps, s, j), h + j * stride, R * sizeof(real))
         if j >= stays:
             b = batch_row(steps, j)
             memcpy(job.h_n + b * R, h + j * stride, R * sizeof(real))
@@ -259,20 +271,20 @@ cdef void forward_thread(void *argument, int thread, int threads) noexcept nogil
     cdef forward_step todo
     cdef ptrdiff_t Z = job.size.Z, s, before, begin = job.begin, end
     cdef real *z = NULL
-    begin_steps(&todo, job, &share, thread)
+    prepare_share(&todo, job, &share, thread)
     while begin < job.end:
         end = min(chunk_end(steps, begin, job.chunk_rows), job.end)
         before = first_row(steps, begin)
         if not job.fused:
             z = job.gates + before * Z if job.training else job.chunk
-            project(job, &share, begin, end, z, thread)
+            multiply_input(job, &share, begin, end, z, thread)
         for s in range(begin, end):
-            aim_step(
+            prepare_step(
                 &todo, job, &share, s, z + (first_row(steps, s) - before) * Z, thread)
-            take_step(&todo, job, &share, s)
+            run_step(&todo, job, &share, s)
             if job.split_units:
                 barrier(threads)
-            hand_out(job, s, thread, threads)
+            store_outputs(job, s, thread, threads)
         if not (job.training or job.fused) and (
                 steps.order != NULL or steps.B % share.row_step):
             # the next chunk's rows take the place of other threads' rows of this one
@@ -292,7 +304,7 @@ cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n) noexcept nogil:
 
 
 cdef void begin_forward(
-    Forward *job, const Packed *weights, const Steps *steps, bint training,
+    Forward *job, const PackedWeights *weights, const Steps *steps, bint training,
 ) noexcept nogil:
     """Set what follows from weights and steps alone."""
     memset(job, 0, sizeof(Forward))
@@ -325,24 +337,25 @@ cdef void place_forward_workspace(Forward *job, int threads, Memory *memory) noe
     cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count), B = job.steps.B
     cdef bint wants_gates = job.kind != LSTM and job.kind != GRU
     rows = min(rows, max(job.chunk_rows, B))
-    job.zeros = take_zeros(memory, max(n.Hp, n.Rp))
-    job.x_step = take(memory, threads * B * n.I if job.steps.order != NULL else 0)
-    job.scratch = take(memory, threads * job.kernels.tile_rows * 4 * job.kernels.lanes)
-    job.u = take(memory, B * n.Rp if job.dropout != NULL else 0)
+    job.zeros = carve_zeros(memory, 1, max(n.Hp, n.Rp))
+    job.x_step = carve(memory, threads * B, n.I if job.steps.order != NULL else 0)
+    job.scratch = carve(memory, threads * job.kernels.tile_rows, 4 * job.kernels.lanes)
+    job.u = carve(memory, B, n.Rp if job.dropout != NULL else 0)
     if not job.training:
-        job.chunk = take(memory, rows * n.Z if not job.fused else 0)
-        job.gates = take(memory, B * n.Z) if wants_gates else NULL
-        job.extra = take(memory, B * job.parts.size if job.kind != LSTM else 0)
+        job.chunk = carve(memory, rows, n.Z if not job.fused else 0)
+        job.gates = carve(memory, B, n.Z) if wants_gates else NULL
+        job.extra = carve(memory, B, job.parts.size if job.kind != LSTM else 0)
         # columns beyond R and H are read, and stay as they are
-        job.h = take_zeros(memory, 3 * B * n.Rp)
-        job.c = take_zeros(memory, B * n.Hp)
+        job.h = carve_zeros(memory, 3 * B, n.Rp)
+        job.c = carve_zeros(memory, B, n.Hp)
 
 
-cdef Buffer take_forward_workspace(Forward *job, int threads):
+cdef Buffer new_forward_workspace(Forward *job, int threads):
     cdef Memory memory = Memory(NULL, 0)
+    cdef Buffer buffer
     place_forward_workspace(job, threads, &memory)
-    cdef Buffer buffer = Buffer(memory.taken)
-    memory = memory_of(buffer, memory.taken)
+    buffer = Buffer(memory.used)
+    memory = memory_of(buffer)
     place_forward_workspace(job, threads, &memory)
     return buffer
 
@@ -351,12 +364,12 @@ cdef void place_tape(Forward *job, Memory *memory) noexcept nogil:
     """Memory for what training keeps."""
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t B = job.steps.B, rows = first_row(&job.steps, job.steps.count)
-    job.gates = take(memory, rows * n.Z)
-    job.extra = take(memory, rows * job.parts.size if job.kind != LSTM else 0)
-    job.h = take(memory, (B + rows) * n.Rp)
+    job.gates = carve(memory, rows, n.Z)
+    job.extra = carve(memory, rows, job.parts.size if job.kind != LSTM else 0)
+    job.h = carve(memory, B + rows, n.Rp)
     job.c = NULL
     if has_c(job.kind):
-        job.c = take(memory, (B + rows) * n.Hp)
+        job.c = carve(memory, B + rows, n.Hp)
 
 
 def tape_bytes(Weights weights, rows, B):
@@ -381,7 +394,6 @@ cdef class Tape:
     cdef Schedule schedule
     cdef Masks masks
     cdef int kind
-    cdef bint packed
     cdef readonly object x
     cdef readonly object memory
     cdef readonly Py_ssize_t nbytes
@@ -391,134 +403,174 @@ cdef class Tape:
     cdef real *c
 
     def __init__(
-        self, Weights weights, object x, const ptrdiff_t[::1] lengths, bint reverse,
-        unsigned char[::1] memory, *, bint packed=False,
+        self, Weights weights not None, const real[:, :, :] x not None,
+        unsigned char[::1] memory not None, *, const ptrdiff_t[::1] lengths=None,
+        bint reverse=False, bint concatenated=False,
     ):
         """The tape of a call without masks, from x as the core had it and what was `memory`."""
-        cdef const real[:, :, :] view = x
-        cdef Schedule schedule = schedule_of(view, lengths, reverse, packed)
-        cdef Memory pieces = Memory(<char *>&memory[0], 0)
+        cdef Schedule schedule = schedule_of(weights, x, lengths, reverse, concatenated)
+        cdef Memory parts = Memory(NULL, 0)
         cdef Forward job
         begin_forward(&job, &weights.packed, &schedule.steps, True)
-        place_tape(&job, &pieces)
-        if memory.shape[0] != <ptrdiff_t>pieces.taken:
-            raise ValueError(f"memory: expected {pieces.taken} bytes, got {memory.shape[0]}")
+        place_tape(&job, &parts)
+        if <size_t>memory.shape[0] != parts.used:
+            raise ValueError(f"memory: expected {parts.used} bytes, got {memory.shape[0]}")
+        if <size_t>&memory[0] % sizeof(real):
+            raise ValueError("memory: expected an aligned array")
+        parts = Memory(<char *>&memory[0], 0)
+        place_tape(&job, &parts)
         self.memory = memory
-        self.set(&job, weights, schedule, x, packed, pieces.taken)
+        self.set(&job, weights, schedule, x.base, parts.used)
 
-    cdef int set(
-        self, const Forward *job, Weights weights, Schedule schedule, object x, bint packed,
-        size_t nbytes,
-    ) except -1:
+    cdef void set(
+        self, const Forward *job, Weights weights, Schedule schedule, object x, size_t nbytes,
+    ) noexcept:
         self.weights = weights
         self.schedule = schedule
         self.kind = job.kind
-        self.packed = packed
         self.x = x
         self.nbytes = nbytes
         self.gates = job.gates
         self.extra = job.extra
         self.h = job.h
         self.c = job.c
-        return 0
 
 
 cdef Schedule schedule_of(
-    const real[:, :, :] x, const ptrdiff_t[::1] lengths, bint reverse, bint packed,
+    Weights weights, const real[:, :, :] x, const ptrdiff_t[::1] lengths, bint reverse,
+    bint concatenated,
 ):
-    if packed:
-        return Schedule(lengths[0], lengths.shape[0], lengths, reverse)
-    return Schedule(x.shape[0], x.shape[1], lengths, reverse)
+    """The steps of x, of which shape and layout are checked."""
+    cdef Schedule schedule
+    if not concatenated:
+        schedule = Schedule(x.shape[0], x.shape[1], lengths, reverse)
+    elif lengths is None or lengths.shape[0] == 0:
+        raise ValueError("lengths: expected some with concatenated=True")
+    else:
+        schedule = Schedule(lengths[0], lengths.shape[0], lengths, reverse)
+        schedule.concatenated = True
+    schedule.check("x", x, weights.packed.size.I)
+    return schedule
 
 
-cdef Tape start_tape(
-    Forward *job, Weights weights, Schedule schedule, Masks masks, object x, bint packed,
-):
+cdef Tape new_tape(Forward *job, Weights weights, Schedule schedule, Masks masks, object x):
     cdef Memory memory = Memory(NULL, 0)
     cdef Tape tape = Tape.__new__(Tape)
     cdef Buffer buffer
     place_tape(job, &memory)
-    tape.memory = buffer = Buffer(memory.taken)
-    memory = memory_of(buffer, memory.taken)
+    tape.memory = buffer = Buffer(memory.used)
+    memory = memory_of(buffer)
     place_tape(job, &memory)
     clear_gaps(job, &memory)
     tape.masks = masks
-    tape.set(job, weights, schedule, x, packed, memory.taken)
+    tape.set(job, weights, schedule, x, memory.used)
     return tape
 
 
 cdef void clear_gaps(const Forward *job, const Memory *memory) noexcept nogil:
     """Set to 0 what no step writes, so that equal calls make equal bytes."""
-    cdef char *h_end = memory.start + memory.taken if job.c == NULL else <char *>job.c
+    cdef char *h_end = memory.start + memory.used if job.c == NULL else <char *>job.c
     cdef char *ends[4]
     cdef int i
-    if memory.taken == 0:
+    if memory.used == 0:
         return
     if job.size.R != job.size.Rp:
         memset(job.h, 0, h_end - <char *>job.h)
-    ends[:] = [<char *>job.extra, <char *>job.h, h_end, memory.start + memory.taken]
+    ends[:] = [<char *>job.extra, <char *>job.h, h_end, memory.start + memory.used]
     for i in range(4):
         if ends[i] > memory.start:
             memset(ends[i] - 64, 0, 64)
 
 
-def forward(
-    Weights weights, const real[:, :, :] x, const real[:, :] h_0, const real[:, :] c_0,
-    const ptrdiff_t[::1] lengths, bint reverse, bint training,
-    real[:, :, :] y, real[:, ::1] h_n, real[:, ::1] c_n,
-    zoneout_h=None, zoneout_c=None, const real[:, :] dropout=None, *, bint packed=False,
-):
-    """Fill y, h_n and c_n (None without a cell state); the tape, or None.
-
-    y must be zero where it is ragged. Zoneouts are numbers or arrays (T, B, R) and (T, B, H).
-    If packed, x and y are (1, sum of lengths, I or R), step after step, and lengths fall; there are
-    no masks then.
-    """
-    cdef Schedule schedule = schedule_of(x, lengths, reverse, packed)
-    cdef const Steps *steps = &schedule.steps
-    cdef ptrdiff_t B = steps.B, rows
-    cdef const Sizes *n = &weights.packed.size
-    cdef Forward job
-    cdef Buffer buffer
-    cdef Masks masks = None
-    cdef Tape tape = None
-    cdef int threads
-    cdef ptrdiff_t j, b, span
-    begin_forward(&job, &weights.packed, steps, training)
-    if zoneout_h is not None or zoneout_c is not None or dropout is not None:
-        masks = Masks(schedule, zoneout_h, zoneout_c, dropout, weights)
-        set_masks(&job, masks)
-    if training:
-        tape = start_tape(&job, weights, schedule, masks, x.base, packed)
-    if B == 0:
-        return tape
-    job.x = rows_of(x, packed)
-    job.y = rows_of(y, packed)
-    job.y_direct = not training and steps.order == NULL
-    job.h_n = &h_n[0, 0]
-    job.c_n = NULL if c_n is None else &c_n[0, 0]
-    rows = first_row(steps, steps.count)
-
-    threads = threads_for(<double>rows * n.Z * (n.I + n.R))
+cdef int divide_forward(Forward *job, bint has_masks) noexcept:
+    """Decide how many threads run the job, what they share, and who multiplies x."""
+    cdef const Sizes *n = &job.size
+    cdef ptrdiff_t B = job.steps.B, rows = first_row(&job.steps, job.steps.count)
+    cdef int threads = threads_for(<double>rows * n.Z * (n.I + n.R))
     job.split_units = (
-        masks is None and not takes_whole_rows(job.kind)
+        not has_masks and not takes_whole_rows(job.kind)
         and prefer_units(B, threads, n.Z, n.R))
     if job.split_units:
         threads = threads_for_step(B, n.Z, n.R, threads)
     threads = <int>min(<ptrdiff_t>threads, n.P if job.split_units else B)
     job.fused = job.options.norm != NULL or prefer_fused(
         B if job.split_units else B // threads, n)
+    return threads
 
-    buffer = take_forward_workspace(&job, threads)
+
+cdef ptrdiff_t steps_between_signals(ptrdiff_t B, double operations) noexcept:
+    """How many steps of B rows, each of so many multiply-adds, take some 20 ms."""
+    return max(<ptrdiff_t>1, <ptrdiff_t>(
+        UNINTERRUPTED / (B * (operations + ROW_OVERHEAD) + STEP_OVERHEAD)))
+
+
+cdef void start_states(Forward *job, const real[:, :] h_0, const real[:, :] c_0) noexcept:
+    """Load the initial state, which is the final one of rows of no steps."""
+    cdef const Steps *steps = &job.steps
+    cdef const Sizes *n = &job.size
+    cdef ptrdiff_t j, b
     load_state(job.h, n.Rp, h_0, steps)
     if job.c_n != NULL:
         load_state(job.c, n.Hp, c_0, steps)
-    for j in range(alive(steps, 0), B):
+    for j in range(alive(steps, 0), steps.B):
         b = batch_row(steps, j)
         memcpy(job.h_n + b * n.R, job.h + j * n.Rp, n.R * sizeof(real))
         if job.c_n != NULL:
             memcpy(job.c_n + b * n.H, job.c + j * n.Hp, n.H * sizeof(real))
-    span = max(<ptrdiff_t>1, <ptrdiff_t>(UNINTERRUPTED / (<double>B * n.Z * (n.I + n.R))))
+
+
+def forward(
+    Weights weights not None, const real[:, :, :] x not None, real[:, :, :] y not None, *,
+    initial, final, masks=None, const ptrdiff_t[::1] lengths=None, bint reverse=False,
+    bint training=False, bint concatenated=False,
+):
+    """Fill y and `final`, the pair h_n, c_n (None without a cell state); the tape, or None.
+
+    y must be zero where it is ragged. `initial` is the pair h_0, c_0; `masks` are zoneout_h,
+    zoneout_c and dropout_h, zoneouts being numbers or arrays (T, B, R) and (T, B, H). Where
+    `concatenated`, x and y are (1, sum of lengths, I or R), step after step, lengths fall, and
+    there are no masks.
+    """
+    cdef Schedule schedule = schedule_of(weights, x, lengths, reverse, concatenated)
+    cdef const Steps *steps = &schedule.steps
+    cdef const Sizes *n = &weights.packed.size
+    cdef const real[:, :] h_0, c_0
+    cdef real[:, ::1] h_n, c_n
+    cdef bint with_c = has_c(weights.packed.kind)
+    cdef Forward job
+    cdef Buffer buffer
+    cdef Masks own_masks = None
+    cdef Tape tape = None
+    cdef int threads
+    cdef ptrdiff_t B = steps.B, span
+    h_0, c_0 = initial
+    h_n, c_n = final
+    schedule.check("y", y, n.R)
+    check_matrix("h_0", h_0, B, n.R)
+    check_matrix("c_0", c_0, B, n.H, with_c)
+    check_matrix("h_n", h_n, B, n.R)
+    check_matrix("c_n", c_n, B, n.H, with_c)
+    if h_n is None or (c_n is None) == with_c:
+        raise ValueError("final: expected h_n, and c_n of cells that have one")
+    begin_forward(&job, &weights.packed, steps, training)
+    if masks is not None:
+        if concatenated:
+            raise ValueError("masks: expected None with concatenated=True")
+        own_masks = Masks(schedule, weights, *masks)
+        set_masks(&job, own_masks)
+    if training:
+        tape = new_tape(&job, weights, schedule, own_masks, x.base)
+    if B == 0:
+        return tape
+    job.x = view_of(x, concatenated)
+    job.y = view_of(y, concatenated)
+    job.y_direct = not training and steps.order == NULL
+    job.h_n = &h_n[0, 0]
+    job.c_n = &c_n[0, 0] if with_c else NULL
+    threads = divide_forward(&job, own_masks is not None)
+    buffer = new_forward_workspace(&job, threads)
+    start_states(&job, h_0, c_0)
+    span = steps_between_signals(B, <double>n.Z * (n.I + n.R))
     while job.end < steps.count:
         job.begin = job.end
         job.end = min(steps.count, job.begin + span)

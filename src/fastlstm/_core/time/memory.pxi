@@ -1,28 +1,40 @@
-# Memory that is handed out piece by piece. The same code that lays out a workspace also measures
-# it: where nothing is to hand out, pieces are only counted.
+# Memory that is carved out of one block, part by part. The same code that lays out a workspace also
+# measures it: where there is no block, parts are only counted. Sizes are checked products and sums
+# (csrc/memory.h): what does not fit ends as NO_SIZE, which no block has.
 
 
 cdef struct Memory:
     char *start                 # at 64 bytes; NULL: measure
-    size_t taken                # bytes
+    size_t used                 # bytes
 
 
-cdef inline real *take(Memory *memory, size_t count) noexcept nogil:
-    """The next `count` reals, or NULL where memory is only measured."""
-    cdef char *piece = memory.start
-    if piece != NULL:
-        piece += memory.taken
-    memory.taken += padded(count * sizeof(real))
-    return <real *>piece
+cdef inline char *carve_bytes(Memory *memory, size_t size) noexcept nogil:
+    """The next `size` bytes, or NULL where memory is only measured."""
+    cdef char *part = memory.start
+    if part != NULL:
+        part += memory.used
+    memory.used = size_plus(memory.used, size_padded(size))
+    return part
 
 
-cdef inline real *take_zeros(Memory *memory, size_t count) noexcept nogil:
-    cdef real *piece = take(memory, count)
-    if piece != NULL:
-        memset(piece, 0, count * sizeof(real))
-    return piece
+cdef inline real *carve(Memory *memory, ptrdiff_t rows, ptrdiff_t width) noexcept nogil:
+    """The next (rows, width) reals, or NULL where memory is only measured."""
+    return <real *>carve_bytes(
+        memory, size_times(size_times(<size_t>rows, <size_t>width), sizeof(real)))
 
 
-cdef Memory memory_of(Buffer buffer, size_t size) noexcept:
-    """All `size` bytes of a buffer."""
-    return Memory(<char *>buffer.take(size), 0)
+cdef inline real *carve_zeros(Memory *memory, ptrdiff_t rows, ptrdiff_t width) noexcept nogil:
+    cdef real *part = carve(memory, rows, width)
+    if part != NULL:
+        memset(part, 0, rows * width * sizeof(real))
+    return part
+
+
+cdef inline Memory memory_of(Buffer buffer) noexcept:
+    """All of a buffer."""
+    return Memory(<char *>buffer.block.memory, 0)
+
+
+cdef inline real *offset(const real *array, ptrdiff_t distance) noexcept nogil:
+    """array + distance; NULL stays NULL."""
+    return NULL if array == NULL else <real *>array + distance

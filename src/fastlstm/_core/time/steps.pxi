@@ -43,33 +43,62 @@ cdef class Schedule:
     """The steps of T time steps and B rows, from their lengths where they differ."""
 
     cdef Steps steps
+    cdef ptrdiff_t T
+    cdef bint concatenated      # x and y are (1, all rows, F), step after step
     cdef Buffer buffer
 
-    def __cinit__(self, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t[::1] lengths, bint reverse):
+    def __cinit__(
+        self, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t[::1] lengths=None, bint reverse=False,
+    ):
+        if T < 0 or B < 0 or size_times(T, B) > MOST_ROWS:
+            raise MemoryError(f"x: expected at most {MOST_ROWS} rows, got {T} steps of {B}")
+        self.T = T
+        self.steps = Steps(T, B, reverse, NULL, NULL, NULL)
+        if lengths is not None:
+            if lengths.shape[0] != B:
+                raise ValueError(f"lengths: expected {(B,)}, got {(lengths.shape[0],)}")
+            self.sort(T, lengths)
+
+    cdef int check(self, str name, const real[:, :, :] a, ptrdiff_t F) except -1:
+        """Raise ValueError unless `a` has a row of F for each row of each step."""
+        cdef ptrdiff_t b
+        if not self.concatenated:
+            return check_sequence(name, a, self.T, self.steps.B, F)
+        for b in range(self.steps.B):
+            if self.steps.order[b] != b:
+                raise ValueError("lengths: expected falling ones with concatenated=True")
+        return check_sequence(name, a, 1, first_row(&self.steps, self.steps.count), F)
+
+    cdef int sort(self, ptrdiff_t T, const ptrdiff_t[::1] lengths) except -1:
+        """Sort the rows. Another thread may change `lengths` meanwhile: it is read once."""
+        cdef ptrdiff_t B = self.steps.B, b, s, longest = 0, place = 0
+        cdef Buffer own = Buffer(size_times(B, sizeof(ptrdiff_t)))
+        cdef ptrdiff_t *length = <ptrdiff_t *>own.block.memory
         cdef ptrdiff_t *order
         cdef ptrdiff_t *sorted_lengths
         cdef ptrdiff_t *first
-        cdef ptrdiff_t b, s, longest = 0, place = 0
-        self.steps = Steps(T, B, reverse, NULL, NULL, NULL)
-        if lengths is None:
-            return
-        self.buffer = Buffer(
-            2 * padded(B * sizeof(ptrdiff_t)) + padded((T + 2) * sizeof(ptrdiff_t)))
-        order = <ptrdiff_t *>self.buffer.take(B * sizeof(ptrdiff_t))
-        sorted_lengths = <ptrdiff_t *>self.buffer.take(B * sizeof(ptrdiff_t))
-        first = <ptrdiff_t *>self.buffer.take((T + 2) * sizeof(ptrdiff_t))
-        # counting sort, stable: first[n] becomes the number of rows longer than n, ...
-        memset(first, 0, (T + 2) * sizeof(ptrdiff_t))
+        cdef Memory memory
         for b in range(B):
-            first[lengths[b]] += 1
-            longest = max(longest, lengths[b])
+            length[b] = lengths[b]
+            if not 0 <= length[b] <= T:
+                raise ValueError(f"lengths: expected values in [0, {T}], got {length[b]}")
+            longest = max(longest, length[b])
+        self.buffer = Buffer(size_times(2 * B + longest + 32, sizeof(ptrdiff_t)))
+        memory = memory_of(self.buffer)
+        order = <ptrdiff_t *>carve_bytes(&memory, B * sizeof(ptrdiff_t))
+        sorted_lengths = <ptrdiff_t *>carve_bytes(&memory, B * sizeof(ptrdiff_t))
+        first = <ptrdiff_t *>carve_bytes(&memory, (longest + 2) * sizeof(ptrdiff_t))
+        # counting sort, stable: first[n] becomes the number of rows longer than n, ...
+        memset(first, 0, (longest + 2) * sizeof(ptrdiff_t))
+        for b in range(B):
+            first[length[b]] += 1
         for s in range(longest, -1, -1):
             place += first[s]
             first[s] = place - first[s]
         for b in range(B):
-            order[first[lengths[b]]] = b
-            sorted_lengths[first[lengths[b]]] = lengths[b]
-            first[lengths[b]] += 1
+            order[first[length[b]]] = b
+            sorted_lengths[first[length[b]]] = length[b]
+            first[length[b]] += 1
         # ... then the number of rows before step s
         place = B
         first[0] = 0
@@ -81,6 +110,7 @@ cdef class Schedule:
         self.steps.order = order
         self.steps.lengths = sorted_lengths
         self.steps.first = first
+        return 0
 
 
 cdef struct Share:               # what a thread does of each step
@@ -111,59 +141,61 @@ cdef int threads_for_step(ptrdiff_t B, ptrdiff_t Z, ptrdiff_t H, int most) noexc
     return min(most, threads_for(5 * <double>B * Z * H))
 
 
-cdef struct Rows:                # a (T, B, F) array as the steps see it
+cdef struct SequenceView:                # a (T, B, F) array as the steps see it
     real *data
     ptrdiff_t stride_t
     ptrdiff_t stride_b
     ptrdiff_t F
-    bint packed                 # (1, all rows, F): step after step, in the order of the steps
+    bint concatenated           # (1, all rows, F): step after step, in the order of the steps
 
 
-cdef Rows rows_of(const real[:, :, :] a, bint packed=False) noexcept:
-    cdef Rows rows
+cdef SequenceView view_of(const real[:, :, :] a, bint concatenated=False) noexcept:
+    cdef SequenceView rows
     rows.data = <real *>&a[0, 0, 0]
     rows.stride_t = a.strides[0] // <ptrdiff_t>sizeof(real)
     rows.stride_b = a.strides[1] // <ptrdiff_t>sizeof(real)
     rows.F = a.shape[2]
-    rows.packed = packed
+    rows.concatenated = concatenated
     return rows
 
 
-cdef inline bint is_flat(const Rows *a, const Steps *steps) noexcept nogil:
+cdef inline bint is_flat(const SequenceView *a, const Steps *steps) noexcept nogil:
     """Whether the rows of all steps follow each other at one distance, see flat_stride."""
     return steps.order == NULL and (steps.B == 1 or a.stride_t == steps.B * a.stride_b)
 
 
-cdef inline ptrdiff_t flat_stride(const Rows *a, const Steps *steps) noexcept nogil:
+cdef inline ptrdiff_t flat_stride(const SequenceView *a, const Steps *steps) noexcept nogil:
     return a.stride_t if steps.B == 1 else a.stride_b
 
 
-cdef inline real *row(const Rows *a, const Steps *steps, ptrdiff_t s, ptrdiff_t j) noexcept nogil:
+cdef inline real *row_of(
+    const SequenceView *a, const Steps *steps, ptrdiff_t s, ptrdiff_t j,
+) noexcept nogil:
     """Row j of step s."""
     cdef ptrdiff_t t = s
     if steps.order != NULL:
         if steps.reverse:
             t = steps.lengths[j] - 1 - s
-        if a.packed:
+        if a.concatenated:
             return a.data + (steps.first[t] + j) * a.stride_b
         j = steps.order[j]
     return a.data + t * a.stride_t + j * a.stride_b
 
 
 cdef void copy_rows(
-    real *packed, ptrdiff_t stride, const Rows *a, const Steps *steps, ptrdiff_t s,
+    real *gathered, ptrdiff_t stride, const SequenceView *a, const Steps *steps, ptrdiff_t s,
     ptrdiff_t begin, ptrdiff_t end, bint scatter,
 ) noexcept nogil:
-    """Rows begin..end, counted from step s on, from their places to packed rows, or back."""
+    """Rows begin..end, counted from step s on, from their places to `gathered`, or back."""
     cdef ptrdiff_t r, j, before = first_row(steps, s)
     for r in range(begin, end):
         while first_row(steps, s + 1) - before <= r:
             s += 1
         j = r - (first_row(steps, s) - before)
         if scatter:
-            memcpy(row(a, steps, s, j), packed + r * stride, a.F * sizeof(real))
+            memcpy(row_of(a, steps, s, j), gathered + r * stride, a.F * sizeof(real))
         else:
-            memcpy(packed + r * stride, row(a, steps, s, j), a.F * sizeof(real))
+            memcpy(gathered + r * stride, row_of(a, steps, s, j), a.F * sizeof(real))
 
 
 cdef void load_state(

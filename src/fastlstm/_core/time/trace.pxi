@@ -6,16 +6,21 @@ def copy_from_tape(Tape tape, str name, int block, real[:, :, :] out):
     cdef const Sizes *n = &tape.weights.packed.size
     cdef Steps steps = tape.schedule.steps
     cdef ptrdiff_t lanes = tape.weights.packed.kernels.lanes, F = out.shape[2], s, j, p, at
-    cdef Rows rows
+    cdef SequenceView view
     cdef real *to
     cdef const real *source
+    check_sequence("out", out, tape.schedule.T, steps.B, n.R if name == "h" else n.H)
+    if name == "c" and tape.c == NULL:
+        raise ValueError("name: the cell has no cell state")
+    if not -1 <= block < 4:
+        raise ValueError(f"block: expected one of a panel's four, got {block}")
     if steps.B == 0 or steps.count == 0:
         return
-    rows = rows_of(out)
+    view = view_of(out)
     for s in range(steps.count):
         for j in range(alive(&steps, s)):
             at = first_row(&steps, s) + j
-            to = row(&rows, &steps, s, j)
+            to = row_of(&view, &steps, s, j)
             if name == "h":
                 memcpy(to, tape.h + (steps.B + at) * n.Rp, F * sizeof(real))
             elif name == "c":

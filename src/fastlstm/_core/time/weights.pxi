@@ -28,7 +28,7 @@ cdef void fingerprint_thread(void *argument, int thread, int threads) noexcept n
 
 def fingerprint(const real[::1] params):
     """Bytes that are equal for equal parameters, and otherwise different (see fingerprint.h)."""
-    cdef real_bits out[PARTS * 8 * MOST_LANES]
+    cdef real_bits out[PARTS * MOST_FINGERPRINT_REALS]
     cdef ptrdiff_t n = params.shape[0]
     cdef Fingerprint job
     job.kernels = kernels()
@@ -110,7 +110,7 @@ cdef inline Matrix transposed(Matrix w) noexcept nogil:
     return Matrix(w.data, w.column_stride, w.row_stride)
 
 
-cdef struct Packed:
+cdef struct PackedWeights:
     const kernel_table *kernels
     int kind                    # of cell; LSTM stands for LSTM_VARIANT too where masks ask for it
     Sizes size
@@ -144,7 +144,7 @@ cdef int lstm_kind(const cell_options *options, const Given *given) noexcept nog
     return LSTM
 
 
-cdef Sizes sizes_of(const Packed *to, ptrdiff_t I, ptrdiff_t R, ptrdiff_t N) noexcept nogil:
+cdef Sizes sizes_of(const PackedWeights *to, ptrdiff_t I, ptrdiff_t R, ptrdiff_t N) noexcept nogil:
     cdef ptrdiff_t lanes = to.kernels.lanes
     cdef Sizes n
     n.N = N
@@ -164,7 +164,12 @@ cdef Sizes sizes_of(const Packed *to, ptrdiff_t I, ptrdiff_t R, ptrdiff_t N) noe
     return n
 
 
-cdef void set_parts(Packed *to) noexcept nogil:
+cdef inline ptrdiff_t bias_size(const PackedWeights *of) noexcept nogil:
+    """The GRU that resets after the product has a bias within the reset besides."""
+    return of.size.N + (of.size.H if of.kind == GRU else 0)
+
+
+cdef void set_parts(PackedWeights *to) noexcept nogil:
     """Where things are in the rows of extra and of gradients, see kernels.h."""
     cdef const Sizes *n = &to.size
     cdef extra_parts *e = &to.parts
@@ -198,21 +203,21 @@ cdef void set_parts(Packed *to) noexcept nogil:
 
 
 cdef const real *columns(
-    const Packed *to, Memory *memory, Matrix w, ptrdiff_t K, ptrdiff_t N,
+    const PackedWeights *to, Memory *memory, Matrix w, ptrdiff_t K, ptrdiff_t N,
 ) noexcept nogil:
     """pack_columns of w (K, N)."""
     cdef ptrdiff_t lanes = to.kernels.lanes
-    cdef real *panels = take(memory, K * ((N + lanes - 1) // lanes * lanes))
+    cdef real *panels = carve(memory, K, (N + lanes - 1) // lanes * lanes)
     if panels != NULL and K and N:
         to.kernels.pack_columns(panels, w.data, w.row_stride, w.column_stride, K, N)
     return panels
 
 
 cdef const real *panels(
-    const Packed *to, Memory *memory, Matrix w, ptrdiff_t K, const int *order, ptrdiff_t blocks,
+    const PackedWeights *to, Memory *memory, Matrix w, ptrdiff_t K, const int *order, ptrdiff_t blocks,
 ) noexcept nogil:
     """pack_gates of w (gates * H, K)."""
-    cdef real *packed = take(memory, blocks * to.size.Hp * K)
+    cdef real *packed = carve(memory, blocks * to.size.Hp, K)
     if packed != NULL and K:
         to.kernels.pack_gates(
             packed, w.data, w.row_stride, w.column_stride, to.size.H, K, order, blocks)
@@ -220,50 +225,44 @@ cdef const real *panels(
 
 
 cdef const real *pack_bias(
-    const Packed *to, Memory *memory, Matrix b, const int *order,
+    const PackedWeights *to, Memory *memory, Matrix b, const int *order,
 ) noexcept nogil:
     """A row of gates (P, 4, LANES)."""
-    cdef real *zeros
     if b.data == NULL:
-        zeros = take(memory, to.size.Z)
-        if zeros != NULL:
-            memset(zeros, 0, to.size.Z * sizeof(real))
-        return zeros
+        return carve_zeros(memory, 1, to.size.Z)
     if to.kind == RNN:
         return columns(to, memory, b, 1, to.size.H)
     return panels(to, memory, transposed(b), 1, order, 4)
 
 
-cdef const real *pack_peephole(const Packed *to, Memory *memory, Matrix peephole) noexcept nogil:
+cdef const real *pack_peephole(const PackedWeights *to, Memory *memory, Matrix peephole) noexcept nogil:
     """(3, Hp): i, f, o from (3, H), or from (2, H): i, o."""
     cdef ptrdiff_t Hp = to.size.Hp, unit, given = 0, gate
-    cdef real *packed = take(memory, 3 * Hp)
-    cdef Matrix row
+    cdef real *packed = carve_zeros(memory, 3, Hp)
+    cdef Matrix of_gate
     if packed == NULL:
         return NULL
-    memset(packed, 0, 3 * Hp * sizeof(real))
     for gate in range(3):
         if gate == 1 and to.options.coupled:
             continue
-        row = from_row(peephole, given)
+        of_gate = from_row(peephole, given)
         given += 1
         for unit in range(to.size.H):
-            packed[gate * Hp + unit] = row.data[unit * row.column_stride]
+            packed[gate * Hp + unit] = of_gate.data[unit * of_gate.column_stride]
     return packed
 
 
-cdef const real *pack_norm(const Packed *to, Memory *memory, Matrix norm) noexcept nogil:
+cdef const real *pack_norm(const PackedWeights *to, Memory *memory, Matrix norm) noexcept nogil:
     """Gains (Z,) of x and of h, gain and shift (Hp,) of c, from rows of H."""
     cdef ptrdiff_t Z = to.size.Z, Hp = to.size.Hp, H = to.size.H, half, unit
     cdef ptrdiff_t gates = 3 if to.options.coupled else 4
     cdef const int *order = LSTM_ORDER
-    cdef real *packed = take(memory, 2 * Z + 2 * Hp)
+    cdef real *packed = carve_zeros(memory, 2, Z + Hp)
     cdef Matrix of_gates, of_c
     if packed == NULL:
         return NULL
     if to.options.coupled:
         order = COUPLED_BIAS_ORDER
-    memset(packed, 0, (2 * Z + 2 * Hp) * sizeof(real))
     for half in range(2):
         of_gates = from_row(norm, half * gates)
         of_c = from_row(norm, 2 * gates + half)
@@ -274,14 +273,11 @@ cdef const real *pack_norm(const Packed *to, Memory *memory, Matrix norm) noexce
     return packed
 
 
-cdef void pack(
-    Packed *to, Memory *memory, const Given *given, ptrdiff_t I, ptrdiff_t R, ptrdiff_t N,
-) noexcept nogil:
-    """Pack what the forward step needs, or measure it; kernels, kind and options are set."""
+cdef void pack(PackedWeights *to, Memory *memory, const Given *given) noexcept nogil:
+    """Pack what the forward step needs, or measure it; kernels, kind, options, size are set."""
     cdef const Sizes *n = &to.size
     cdef Matrix w_ih = given.w_ih, w_hh = given.w_hh
     cdef const int *bias_order = LSTM_ORDER
-    to.size = sizes_of(to, I, R, N)
     if to.kind == RNN:
         to.w_ih = columns(to, memory, transposed(w_ih), n.I, n.H)
         to.w_hh = columns(to, memory, transposed(w_hh), n.R, n.H)
@@ -311,7 +307,7 @@ cdef void pack(
     set_parts(to)
 
 
-cdef void pack_backward(Packed *to, Memory *memory, const Given *given) noexcept nogil:
+cdef void pack_backward(PackedWeights *to, Memory *memory, const Given *given) noexcept nogil:
     """Pack what the backward step needs besides, or measure it."""
     cdef const Sizes *n = &to.size
     to.w_ih_columns = columns(to, memory, given.w_ih, n.N, n.I)
@@ -326,7 +322,7 @@ cdef void pack_backward(Packed *to, Memory *memory, const Given *given) noexcept
 cdef class Weights:
     """Packed weights of one layer and direction. They keep no reference to the arrays given."""
 
-    cdef Packed packed
+    cdef PackedWeights packed
     cdef Buffer forward_buffer
     cdef Buffer backward_buffer
 
@@ -342,11 +338,12 @@ cdef class Weights:
         proj_clip=None, tuple activations=PLAIN_LSTM,
     ):
         """b is (1, its length); activations are tuples of name, alpha, beta."""
-        cdef Packed *packed = &self.packed
+        cdef PackedWeights *packed = &self.packed
         cdef cell_options *options = &packed.options
         cdef ptrdiff_t I = w_ih.shape[1], R = w_hh.shape[1], N = w_hh.shape[0]
         cdef Memory memory = Memory(NULL, 0)
         cdef Given given
+        cdef Buffer buffer
         packed.kernels = kernels()
         options.clip = bound_of(clip)
         options.cell_clip = bound_of(cell_clip)
@@ -366,10 +363,38 @@ cdef class Weights:
             packed.kind = GRU if reset_after else GRU_RESET_BEFORE
         else:
             packed.kind = RNN
-        pack(packed, &memory, &given, I, R, N)
-        self.forward_buffer = Buffer(memory.taken)
-        memory = memory_of(self.forward_buffer, memory.taken)
-        pack(packed, &memory, &given, I, R, N)
+        packed.size = sizes_of(packed, I, R, N)
+        self.check(w_ih, w_hh, w_proj)
+        self.check_rest(b, peephole, layer_norm)
+        pack(packed, &memory, &given)
+        buffer = Buffer(memory.used)
+        memory = memory_of(buffer)
+        pack(packed, &memory, &given)
+        self.forward_buffer = buffer
+
+    cdef int check(
+        self, const real[:, :] w_ih, const real[:, :] w_hh, const real[:, :] w_proj,
+    ) except -1:
+        """Raise ValueError unless these have the shapes that the sizes demand."""
+        cdef const Sizes *n = &self.packed.size
+        if n.H < 1 or n.R < 1 or n.N % n.H:
+            raise ValueError(f"w_hh: expected gates of one size, got {(n.N, n.R)}")
+        if w_proj is None and n.R != n.H:
+            raise ValueError(f"w_hh: expected {(n.N, n.H)}, got {(n.N, n.R)}")
+        check_matrix("w_ih", w_ih, n.N, n.I)
+        check_matrix("w_hh", w_hh, n.N, n.R)
+        check_matrix("w_proj", w_proj, n.R, n.H, has_c(self.packed.kind))
+        return 0
+
+    cdef int check_rest(
+        self, const real[:, :] b, const real[:, :] peephole, const real[:, :] layer_norm,
+    ) except -1:
+        cdef const Sizes *n = &self.packed.size
+        cdef bint is_lstm = has_c(self.packed.kind)
+        check_matrix("b", b, 1, bias_size(&self.packed))
+        check_matrix("peephole", peephole, n.N // n.H - 1, n.H, is_lstm)
+        check_matrix("layer_norm", layer_norm, 2 * (n.N // n.H) + 2, n.H, is_lstm)
+        return 0
 
     def prepare_backward(
         self, const real[:, :] w_ih, const real[:, :] w_hh, const real[:, :] w_proj=None,
@@ -378,10 +403,15 @@ cdef class Weights:
         cdef Memory memory = Memory(NULL, 0)
         cdef Matrix none = Matrix(NULL, 0, 0)
         cdef Given given
+        cdef Buffer buffer
         if self.backward_buffer is not None:
             return
+        if (w_proj is None) != (self.packed.options.w_proj == NULL):
+            raise ValueError("w_proj: expected what the forward step was packed with")
+        self.check(w_ih, w_hh, w_proj)
         given = Given(matrix_of(w_ih), matrix_of(w_hh), none, none, matrix_of(w_proj), none)
         pack_backward(&self.packed, &memory, &given)
-        self.backward_buffer = Buffer(memory.taken)
-        memory = memory_of(self.backward_buffer, memory.taken)
+        buffer = Buffer(memory.used)
+        memory = memory_of(buffer)
         pack_backward(&self.packed, &memory, &given)
+        self.backward_buffer = buffer

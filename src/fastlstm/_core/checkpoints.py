@@ -1,0 +1,137 @@
+"""Checkpointing: exact gradients of long sequences in little memory.
+
+Decision: it is the same calls on segments of time, with the state handed on. A segment is run
+without a tape first, and with one when its gradient is wanted.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlstm._core.calls import Masks, State, run_backward, run_forward
+
+
+def segment_length(checkpoint: bool | int, T: int) -> int | None:
+    """Return the length of a segment for the layers' argument `checkpoint`; None: a whole tape."""
+    if checkpoint is True:
+        return max(1, math.isqrt(T))
+    if checkpoint is False:
+        return None
+    if not hasattr(checkpoint, "__index__"):
+        raise TypeError(
+            f"checkpoint: expected a bool or an integer, got {type(checkpoint).__name__}"
+        )
+    if checkpoint < 1:
+        raise ValueError(f"checkpoint: expected at least 1, got {checkpoint}")
+    return int(checkpoint)
+
+
+def _copy(state: State) -> State:
+    return State(*(None if a is None else a.copy() for a in state))
+
+
+@dataclass
+class Checkpoints:
+    """The tape of one direction of which only the states between segments are kept.
+
+    It refers to x, as every tape; lengths and states are its own.
+    """
+
+    core: Any
+    weights: Any
+    x: NDArray
+    lengths: NDArray | None
+    reverse: bool
+    segment: int
+    masks: Masks
+    states: list[State] = field(default_factory=list)  # before each segment, as they are run
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is kept; a segment's own tape comes to it while that is run again."""
+        return sum(a.nbytes for state in self.states for a in state if a is not None)
+
+    def _segments(self) -> list[slice]:
+        """Return the segments in the order in which they are run."""
+        T = len(self.x)
+        segments = [slice(t, min(T, t + self.segment)) for t in range(0, T, self.segment)]
+        return segments[::-1] if self.reverse else segments
+
+    def _run(self, steps: slice, initial: State, y: NDArray, final: State, taped: bool) -> Any:
+        """Run a segment."""
+        lengths = self.lengths
+        if lengths is not None:
+            lengths = np.clip(lengths - steps.start, 0, steps.stop - steps.start)
+        of_steps = [m[steps] if isinstance(m, np.ndarray) else m for m in self.masks[:2]]
+        return run_forward(
+            self.core,
+            self.weights,
+            self.x[steps],
+            y,
+            initial=initial,
+            final=final,
+            masks=Masks(*of_steps, self.masks.dropout_h),
+            lengths=lengths,
+            reverse=self.reverse,
+            training=taped,
+        )
+
+    def _new_state(self, B: int, R: int, has_c: bool) -> State:
+        dtype = self.x.dtype
+        return State(
+            np.empty((B, R), dtype), np.empty((B, self.weights.H), dtype) if has_c else None
+        )
+
+    def forward(self, y: NDArray, *, initial: State, final: State) -> None:
+        """Fill y and the final state."""
+        assert final.h is not None
+        B, R = final.h.shape
+        state = _copy(initial)
+        for steps in self._segments():
+            self.states.append(state)
+            after = self._new_state(B, R, final.c is not None)
+            self._run(steps, state, y[steps], after, taped=False)
+            state = after
+        if not self.states:  # no steps at all
+            self._run(slice(0, 0), state, y, final, taped=False)
+            return
+        for out, value in zip(final, state, strict=True):
+            if out is not None:
+                out[...] = value
+
+    def backward(
+        self,
+        *,
+        dy: NDArray | None,
+        dfinal: State,
+        dx: NDArray | None,
+        dinitial: State,
+        **gradients: NDArray | None,
+    ) -> None:
+        """Run each segment again, and backward, from the last one run to the first."""
+        assert dinitial.h is not None
+        (B, R), dtype = dinitial.h.shape, self.x.dtype
+        has_c = dinitial.c is not None
+        dstate = dfinal
+        for steps, state in zip(self._segments()[::-1], self.states[::-1], strict=True):
+            y = np.empty((steps.stop - steps.start, B, R), dtype)
+            tape = self._run(steps, state, y, self._new_state(B, R, has_c), taped=True)
+            dbefore = self._new_state(B, R, has_c)
+            run_backward(
+                self.core,
+                tape,
+                ragged=self.lengths is not None,
+                reverse=self.reverse,
+                dy=None if dy is None else dy[steps],
+                dfinal=dstate,
+                dx=None if dx is None else dx[steps],
+                dinitial=dbefore,
+                **gradients,
+            )
+            dstate = dbefore
+        for out, gradient in zip(dinitial, dstate, strict=True):
+            if out is not None:
+                out[...] = 0 if gradient is None else gradient
