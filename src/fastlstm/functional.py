@@ -19,7 +19,7 @@ from fastlstm._args.results import (
     RNNGradients,
     RNNOutput,
 )
-from fastlstm._core.calls import CORES, Masks, State, make_weights, run_backward, run_forward
+from fastlstm._core.calls import CORES, Masks, make_weights, run_backward, run_forward
 
 
 class Tape:
@@ -66,14 +66,15 @@ def _forward(cell: str, a: Any, reverse: bool, training: bool, **options: Any):
     y = np.empty((T, B, R), a.x.dtype)
     h_n = np.empty((B, R), a.x.dtype)
     c_n = np.empty((B, weights.H), a.x.dtype) if cell == "lstm" else None
+    masks = Masks(a.zoneout_h, getattr(a, "zoneout_c", None), a.dropout_h)
     core_tape = run_forward(
         core,
         weights,
         a.x,
         y,
-        initial=State(a.h_0, getattr(a, "c_0", None)),
-        final=State(h_n, c_n),
-        masks=Masks(a.zoneout_h, getattr(a, "zoneout_c", None), a.dropout_h),
+        initial=(a.h_0, getattr(a, "c_0", None)),
+        final=(h_n, c_n),
+        masks=None if all(mask is None for mask in masks) else masks,
         lengths=a.lengths,
         reverse=reverse,
         training=training,
@@ -102,7 +103,7 @@ def _backward(
     dc_n = check_optional("dc_n", dc_n, (B, H), dtype)
     gradients: dict[str, NDArray | None] = dict.fromkeys(result._fields)
     gradients |= {name: np.zeros(shapes[name], dtype) for name in gradients if name in shapes}
-    states = State(gradients.pop("h_0"), gradients.pop("c_0", None))
+    states = {name: gradients.pop(name) for name in ("h_0", "c_0") if name in gradients}
     dx = gradients.pop("x")
     run_backward(
         CORES[dtype],
@@ -110,13 +111,12 @@ def _backward(
         ragged="lengths" in shapes,
         reverse=tape._reverse,
         dy=dy,
-        dfinal=State(dh_n, dc_n),
+        dfinal=(dh_n, dc_n),
         dx=dx,
-        dinitial=states,
-        **gradients,
+        dinitial=(states["h_0"], states.get("c_0")),
+        gradients=gradients,
     )
-    with_states = {"h_0": states.h} | ({"c_0": states.c} if cell == "lstm" else {})
-    return result(x=dx, **with_states, **gradients)
+    return result(x=dx, **states, **gradients)
 
 
 def lstm_forward(

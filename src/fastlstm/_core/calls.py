@@ -7,6 +7,7 @@ b) A sequence is reversed by handing the core a view with negative stride; only 
    whose rows end at different times, are reversed inside.
 """
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -22,15 +23,14 @@ CORES: dict[np.dtype, ModuleType] = {
 }
 
 
-class State(NamedTuple):
-    """h (B, R) and c (B, H) of one direction, or their gradients; None for 0 or not wanted."""
+# h (B, R) and c (B, H) of one direction, or their gradients; None for 0, or not wanted
+State = tuple[NDArray | None, NDArray | None]
+NO_STATE: State = (None, None)
 
-    h: NDArray | None = None
-    c: NDArray | None = None
 
-    def readable(self) -> "State":
-        """Return the same in a layout that the core can read."""
-        return State(readable_or_none(self.h), readable_or_none(self.c))
+def state_at(h: NDArray | None, c: NDArray | None, i: int) -> State:
+    """Return the state of one direction of those of all."""
+    return None if h is None else h[i], None if c is None else c[i]
 
 
 class Masks(NamedTuple):
@@ -40,10 +40,8 @@ class Masks(NamedTuple):
     zoneout_c: float | NDArray | None = None
     dropout_h: NDArray | None = None
 
-    def readable(self, turned: bool) -> "Masks | None":
-        """Return the same in a layout that the core can read, or None where there is none."""
-        if self.zoneout_h is None and self.zoneout_c is None and self.dropout_h is None:
-            return None
+    def readable(self, turned: bool) -> "Masks":
+        """Return the same in a layout that the core can read."""
         return Masks(
             _zoneout(self.zoneout_h, turned),
             _zoneout(self.zoneout_c, turned),
@@ -72,6 +70,10 @@ def make_weights(core: Any, cell: str, w_ih: NDArray, w_hh: NDArray, b: NDArray 
     )
 
 
+def _readable(state: State) -> State:
+    return readable_or_none(state[0]), readable_or_none(state[1])
+
+
 def run_forward(
     core: Any,
     weights: Any,
@@ -80,7 +82,7 @@ def run_forward(
     *,
     initial: State,
     final: State,
-    masks: Masks = Masks(),
+    masks: Masks | None = None,
     lengths: NDArray | None = None,
     reverse: bool = False,
     training: bool = False,
@@ -100,9 +102,9 @@ def run_forward(
         weights,
         x,
         y,
-        initial=initial.readable(),
+        initial=_readable(initial),
         final=final,
-        masks=masks.readable(turned),
+        masks=None if masks is None else masks.readable(turned),
         lengths=lengths,
         reverse=reverse,
         training=training,
@@ -120,14 +122,14 @@ def run_backward(
     dfinal: State,
     dx: NDArray | None,
     dinitial: State,
-    **gradients: NDArray | None,
+    gradients: Mapping[str, NDArray | None],
 ) -> None:
     """Run one direction backward: fill dx and the gradient of the initial state.
 
-    `gradients` are those of the parameters, under the names of the array API; they are added to.
+    The gradients of the parameters, under the names of the array API, are added to.
     """
     dy = readable_or_none(dy)
     if reverse and not ragged:
         dx = None if dx is None else dx[::-1]
         dy = None if dy is None else dy[::-1]
-    core.backward(tape, dy=dy, dfinal=dfinal.readable(), dx=dx, dinitial=dinitial, **gradients)
+    core.backward(tape, dy=dy, dfinal=_readable(dfinal), dx=dx, dinitial=dinitial, **gradients)

@@ -5,6 +5,7 @@ without a tape first, and with one when its gradient is wanted.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +30,6 @@ def segment_length(checkpoint: bool | int, T: int) -> int | None:
     return int(checkpoint)
 
 
-def _copy(state: State) -> State:
-    return State(*(None if a is None else a.copy() for a in state))
-
-
 @dataclass
 class Checkpoints:
     """The tape of one direction of which only the states between segments are kept.
@@ -46,7 +43,7 @@ class Checkpoints:
     lengths: NDArray | None
     reverse: bool
     segment: int
-    masks: Masks
+    masks: Masks | None
     states: list[State] = field(default_factory=list)  # before each segment, as they are run
 
     @property
@@ -65,7 +62,10 @@ class Checkpoints:
         lengths = self.lengths
         if lengths is not None:
             lengths = np.clip(lengths - steps.start, 0, steps.stop - steps.start)
-        of_steps = [m[steps] if isinstance(m, np.ndarray) else m for m in self.masks[:2]]
+        masks = self.masks
+        if masks is not None:
+            of_steps = [m[steps] if isinstance(m, np.ndarray) else m for m in masks[:2]]
+            masks = Masks(*of_steps, masks.dropout_h)
         return run_forward(
             self.core,
             self.weights,
@@ -73,7 +73,7 @@ class Checkpoints:
             y,
             initial=initial,
             final=final,
-            masks=Masks(*of_steps, self.masks.dropout_h),
+            masks=masks,
             lengths=lengths,
             reverse=self.reverse,
             training=taped,
@@ -81,18 +81,18 @@ class Checkpoints:
 
     def _new_state(self, B: int, R: int, has_c: bool) -> State:
         dtype = self.x.dtype
-        return State(
-            np.empty((B, R), dtype), np.empty((B, self.weights.H), dtype) if has_c else None
-        )
+        c = np.empty((B, self.weights.H), dtype) if has_c else None
+        return np.empty((B, R), dtype), c
 
     def forward(self, y: NDArray, *, initial: State, final: State) -> None:
         """Fill y and the final state."""
-        assert final.h is not None
-        B, R = final.h.shape
-        state = _copy(initial)
+        h_n, c_n = final
+        assert h_n is not None
+        B, R = h_n.shape
+        state = tuple(None if a is None else a.copy() for a in initial)
         for steps in self._segments():
             self.states.append(state)
-            after = self._new_state(B, R, final.c is not None)
+            after = self._new_state(B, R, c_n is not None)
             self._run(steps, state, y[steps], after, taped=False)
             state = after
         if not self.states:  # no steps at all
@@ -109,12 +109,12 @@ class Checkpoints:
         dfinal: State,
         dx: NDArray | None,
         dinitial: State,
-        **gradients: NDArray | None,
+        gradients: Mapping[str, NDArray | None],
     ) -> None:
         """Run each segment again, and backward, from the last one run to the first."""
-        assert dinitial.h is not None
-        (B, R), dtype = dinitial.h.shape, self.x.dtype
-        has_c = dinitial.c is not None
+        dh_0, dc_0 = dinitial
+        assert dh_0 is not None
+        (B, R), dtype, has_c = dh_0.shape, self.x.dtype, dc_0 is not None
         dstate = dfinal
         for steps, state in zip(self._segments()[::-1], self.states[::-1], strict=True):
             y = np.empty((steps.stop - steps.start, B, R), dtype)
@@ -129,7 +129,7 @@ class Checkpoints:
                 dfinal=dstate,
                 dx=None if dx is None else dx[steps],
                 dinitial=dbefore,
-                **gradients,
+                gradients=gradients,
             )
             dstate = dbefore
         for out, gradient in zip(dinitial, dstate, strict=True):

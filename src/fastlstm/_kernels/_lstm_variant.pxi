@@ -98,27 +98,18 @@ cdef void lstm_variant_row_forward(const forward_step *s, ptrdiff_t row) noexcep
         put(m + unit, o * activate(&options.output, bounded(options, c)), n)
 
 
-cdef void lstm_variant_row_backward(
-    const backward_step *s, ptrdiff_t row, const real *dm, const real *dy,
+cdef void lstm_variant_output_backward(
+    const backward_step *s, ptrdiff_t row, const real *dm, const real *dy, const real *normal,
+    real *dz_o, real *du,
 ) noexcept nogil:
-    """dm (Hp,), dy (H,): their sum is dL/dm, m being the output before any projection."""
+    """dz_o, and du: dL/d(input of the output activation), from dm (Hp,) + dy (H,): dL/dm."""
     cdef const cell_options *options = s.options
     cdef ptrdiff_t H = s.H, Hp = blocks(H, LANES) * LANES, Z = 4 * Hp, p, unit
     cdef const real *gates = s.gates + row * s.gates_stride
     cdef const real *extra = s.extra + row * s.extra_stride
-    cdef const real *c_prev = s.c_prev + row * s.c_stride
-    cdef const real *peephole = options.peephole
-    cdef const real *normal = extra + s.parts.norm_c
-    cdef real *dc = s.dc + row * s.dc_stride
-    cdef real *dz = s.dz + row * s.dz_stride
-    cdef real *db = dz + s.gradients.b
-    cdef real *du = dz + s.gradients.u
-    cdef ptrdiff_t at_f = H, at_g = (1 if options.coupled else 2) * H, at_o = at_g + H
-    cdef vec f, i, g, o, old, out, d_out, d_u, d_c, d_i, d_f, keep, future
-    cdef vec sum_1 = splat(0), sum_2 = splat(0)
-    cdef real mean_1 = 0, mean_2 = 0, scale = 1
+    cdef vec o, out, d_out
     cdef int n
-    for p in range(blocks(H, LANES)):       # o, and the input of the output activation
+    for p in range(blocks(H, LANES)):
         unit = p * LANES
         n = <int>(H - unit)
         o = load(gates + 4 * unit + 3 * LANES)
@@ -129,17 +120,67 @@ cdef void lstm_variant_row_backward(
             out = load(extra + s.parts.c + unit)
         out = activate(&options.output, out)
         d_out = load(dm + unit) + get(dy + unit, n)
-        put(db + at_o + unit, d_out * out * slope(&options.gate, o), n)
-        d_u = d_out * o * slope(&options.output, out)
-        put(du + unit, d_u, n)
-        if options.norm != NULL:
-            d_u = get(du + unit, n) * load(options.norm + 2 * Z + unit)
-            sum_1 = sum_1 + d_u
-            sum_2 = fma(d_u, load(normal + unit), sum_2)
+        put(dz_o + unit, d_out * out * slope(&options.gate, o), n)
+        put(du + unit, d_out * o * slope(&options.output, out), n)
+
+
+cdef void lstm_variant_norm_means(
+    const real *du, const real *normal, const real *gain, ptrdiff_t H, real *means,
+) noexcept nogil:
+    """Means over H of du * gain, and of it times N(c~)."""
+    cdef vec sum_1 = splat(0), sum_2 = splat(0), d_u
+    cdef ptrdiff_t p, unit
+    for p in range(blocks(H, LANES)):
+        unit = p * LANES
+        d_u = get(du + unit, <int>(H - unit)) * load(gain + unit)
+        sum_1 = sum_1 + d_u
+        sum_2 = fma(d_u, load(normal + unit), sum_2)
+    means[0] = <real>(vec_sum(sum_1) / <double>H)
+    means[1] = <real>(vec_sum(sum_2) / <double>H)
+
+
+cdef void lstm_variant_row_backward(
+    const backward_step *s, ptrdiff_t row, const real *dm, const real *dy,
+) noexcept nogil:
+    """dm (Hp,), dy (H,): their sum is dL/dm, m being the output before any projection."""
+    cdef const cell_options *options = s.options
+    cdef ptrdiff_t H = s.H, Z = 4 * blocks(H, LANES) * LANES
+    cdef const real *extra = s.extra + row * s.extra_stride
+    cdef const real *normal = extra + s.parts.norm_c
+    cdef real *dz = s.dz + row * s.dz_stride
+    cdef real *db = dz + s.gradients.b
+    cdef real *du = dz + s.gradients.u
+    cdef real means[2]
+    lstm_variant_output_backward(
+        s, row, dm, dy, normal, db + (2 if options.coupled else 3) * H, du)
+    means[:] = [0, 0]
     if options.norm != NULL:
-        mean_1 = <real>(vec_sum(sum_1) / <double>H)
-        mean_2 = <real>(vec_sum(sum_2) / <double>H)
-        scale = extra[s.parts.scales + 2]
+        lstm_variant_norm_means(du, normal, options.norm + 2 * Z, H, means)
+    lstm_variant_cell_backward(s, row, normal, means, du, db)
+    if options.norm != NULL:
+        normalize_backward(
+            dz, db, extra + s.parts.norm_x, options.norm, extra[s.parts.scales], H,
+            options.coupled)
+        normalize_backward(
+            dz + s.gradients.h, db, extra + s.parts.norm_h, options.norm + Z,
+            extra[s.parts.scales + 1], H, options.coupled)
+
+
+cdef void lstm_variant_cell_backward(
+    const backward_step *s, ptrdiff_t row, const real *normal, const real *means,
+    const real *du, real *db,
+) noexcept nogil:
+    """dz of i, f and g, and dc of the step before, from du; dz of o is there."""
+    cdef const cell_options *options = s.options
+    cdef ptrdiff_t H = s.H, Hp = blocks(H, LANES) * LANES, Z = 4 * Hp, p, unit
+    cdef const real *gates = s.gates + row * s.gates_stride
+    cdef const real *extra = s.extra + row * s.extra_stride
+    cdef const real *c_prev = s.c_prev + row * s.c_stride
+    cdef const real *peephole = options.peephole
+    cdef real *dc = s.dc + row * s.dc_stride
+    cdef ptrdiff_t at_f = H, at_g = (1 if options.coupled else 2) * H, at_o = at_g + H
+    cdef vec f, i, g, old, d_c, d_i, d_f, keep, future
+    cdef int n
     for p in range(blocks(H, LANES)):
         unit = p * LANES
         n = <int>(H - unit)
@@ -149,8 +190,9 @@ cdef void lstm_variant_row_backward(
         old = load(c_prev + unit)
         d_c = get(du + unit, n)
         if options.norm != NULL:
-            d_c = splat(scale) * (d_c * load(options.norm + 2 * Z + unit) - splat(mean_1)
-                                  - load(normal + unit) * splat(mean_2))
+            d_c = splat(extra[s.parts.scales + 2]) * (
+                d_c * load(options.norm + 2 * Z + unit) - splat(means[0])
+                - load(normal + unit) * splat(means[1]))
         future = load(dc + unit)
         if s.zoneout_c != NULL:
             keep = load(s.zoneout_c + row * s.zoneout_c_stride + unit)
@@ -179,13 +221,6 @@ cdef void lstm_variant_row_backward(
             if peephole != NULL:
                 future = fma(load(peephole + Hp + unit), d_f, future)
         store(dc + unit, future)
-    if options.norm != NULL:
-        normalize_backward(
-            dz, db, extra + s.parts.norm_x, options.norm, extra[s.parts.scales], H,
-            options.coupled)
-        normalize_backward(
-            dz + s.gradients.h, db, extra + s.parts.norm_h, options.norm + Z,
-            extra[s.parts.scales + 1], H, options.coupled)
 
 
 cdef void normalize_backward(

@@ -19,7 +19,14 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastlstm._args.arrays import REAL_DTYPES, check_lengths, check_optional, check_real
 from fastlstm._args.numbers import check_probability, check_size, shortest
-from fastlstm._core.calls import CORES, Masks, State, make_weights, run_backward, run_forward
+from fastlstm._core.calls import (
+    CORES,
+    Masks,
+    make_weights,
+    run_backward,
+    run_forward,
+    state_at,
+)
 from fastlstm._core.checkpoints import Checkpoints, segment_length
 from fastlstm._layers.stream import STREAMS
 
@@ -289,8 +296,10 @@ class Recurrent:
             mask = variational if mask is None else mask * variational
         return mask
 
-    def _masks(self, T: int, B: int, training: bool) -> Masks:
+    def _masks(self, T: int, B: int, training: bool) -> Masks | None:
         """Return the masks of one direction."""
+        if not (self.zoneout_h or self.zoneout_c or (training and self.recurrent_dropout)):
+            return None
         if not training:
             return Masks(*self._expected_zoneout())
         R, H = self.output_size, self.hidden_size
@@ -334,20 +343,28 @@ class Recurrent:
             tapes.append([])
             for direction in range(D):
                 i = layer * D + direction
-                tapes[layer].append(
-                    self._run_direction(
-                        self._pack(layer, direction, taped),
-                        inputs,
-                        y if D == 1 else y[:, :, direction * R : (direction + 1) * R],
-                        segment if taped else None,
-                        initial=State(*(None if s is None else s[i] for s in (h_0, c_0))),
-                        final=State(h_n[i], None if c_n is None else c_n[i]),
-                        masks=self._masks(T, B, training),
-                        lengths=lengths,
-                        reverse=self._starts_at_end(direction),
-                        training=taped,
+                weights = self._pack(layer, direction, taped)
+                part = y if D == 1 else y[:, :, direction * R : (direction + 1) * R]
+                reverse, masks = self._starts_at_end(direction), self._masks(T, B, training)
+                states = {"initial": state_at(h_0, c_0, i), "final": state_at(h_n, c_n, i)}
+                if taped and segment:
+                    tape = Checkpoints(
+                        self._core, weights, inputs, lengths, reverse, segment, masks
                     )
-                )
+                    tape.forward(part, **states)
+                else:
+                    tape = run_forward(
+                        self._core,
+                        weights,
+                        inputs,
+                        part,
+                        masks=masks,
+                        lengths=lengths,
+                        reverse=reverse,
+                        training=taped,
+                        **states,
+                    )
+                tapes[layer].append(tape)
             inputs = y
         if self.batch_first:
             y = y.transpose(1, 0, 2)
@@ -355,38 +372,6 @@ class Recurrent:
         if not taped:
             return y, final, None
         return y, final, Tape(self, tapes, input_masks, (T, B), lengths is not None)
-
-    def _run_direction(
-        self,
-        weights: Any,
-        x: NDArray,
-        y: NDArray,
-        segment: int | None,
-        *,
-        initial: State,
-        final: State,
-        masks: Masks,
-        lengths: NDArray | None,
-        reverse: bool,
-        training: bool,
-    ) -> Any:
-        """Run one direction of one layer; return its tape, or None."""
-        if segment is None:
-            return run_forward(
-                self._core,
-                weights,
-                x,
-                y,
-                initial=initial,
-                final=final,
-                masks=masks,
-                lengths=lengths,
-                reverse=reverse,
-                training=training,
-            )
-        tape = Checkpoints(self._core, weights, x, lengths, reverse, segment, masks)
-        tape.forward(y, initial=initial, final=final)
-        return tape
 
     def __call__(
         self, x: ArrayLike, state: LayerState = None, *, lengths: ArrayLike | None = None
@@ -504,22 +489,20 @@ class Recurrent:
                 wants_dx = layer > 0 or input_gradient
                 parts.append(np.zeros(shape, self.dtype) if wants_dx else None)
                 core_tape = tape.directions[layer][direction]
+                columns = slice(direction * R, (direction + 1) * R)
                 wanted = {
-                    "dy": None if dout is None else dout[:, :, direction * R : (direction + 1) * R],
-                    "dfinal": State(*(None if d is None else d[i] for d in (dh_n, dc_n))),
+                    "dy": dout if dout is None or D == 1 else dout[:, :, columns],
+                    "dfinal": state_at(dh_n, dc_n, i),
                     "dx": parts[-1],
-                    "dinitial": State(dh_0[i], None if dc_0 is None else dc_0[i]),
-                    **{argument: params[name] for argument, name in names.items()},
+                    "dinitial": state_at(dh_0, dc_0, i),
+                    "gradients": {argument: params[name] for argument, name in names.items()},
                 }
                 if isinstance(core_tape, Checkpoints):
                     core_tape.backward(**wanted)
                 else:
+                    reverse = self._starts_at_end(direction)
                     run_backward(
-                        self._core,
-                        core_tape,
-                        ragged=tape.ragged,
-                        reverse=self._starts_at_end(direction),
-                        **wanted,
+                        self._core, core_tape, ragged=tape.ragged, reverse=reverse, **wanted
                     )
             dx, other = (*parts, None)[:2]
             if dx is None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fastlstm._args.arrays import readable
-from fastlstm._core.calls import CORES, State, make_weights, run_backward, run_forward
+from fastlstm._core.calls import CORES, make_weights, run_backward, run_forward
 
 _Optional = Tensor | None
 
@@ -125,8 +125,8 @@ def _forward(
         weights,
         inputs,
         _sequence(y),
-        initial=State(_array(h_0), _array(c_0)),
-        final=State(_array(h_n), _array(c_n) if mode == "LSTM" else None),
+        initial=(_array(h_0), _array(c_0)),
+        final=(_array(h_n), _array(c_n) if mode == "LSTM" else None),
         lengths=_lengths(batch_sizes, x.shape[0]),
         reverse=reverse,
         training=keep_tape,
@@ -170,13 +170,15 @@ def _gradients(
         ragged=ragged,
         reverse=reverse,
         dy=_sequence(dy),
-        dfinal=State(_array(dh_n), _array(dc_n)),
+        dfinal=(_array(dh_n), _array(dc_n)),
         dx=_sequence(dx),
-        dinitial=State(_array(dh_0), _array(dc_0)),
-        w_ih=_array(dw_ih),
-        w_hh=_array(dw_hh),
-        b=_array(db),
-        w_proj=_array(dw_hr),
+        dinitial=(_array(dh_0), _array(dc_0)),
+        gradients={
+            "w_ih": _array(dw_ih),
+            "w_hh": _array(dw_hh),
+            "b": _array(db),
+            "w_proj": _array(dw_hr),
+        },
     )
     return [*filled, *added]
 

@@ -264,7 +264,8 @@ cdef void input_gradient(
 
 
 cdef const real *multiplied(
-    const Backward *job, const WeightGradient *gradient, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t *stride,
+    const Backward *job, const WeightGradient *gradient, ptrdiff_t begin, ptrdiff_t end,
+    ptrdiff_t *stride,
 ) noexcept nogil:
     """a (rows, M) of a weight gradient for the steps begin..end."""
     if gradient.source == FROM_X:
@@ -295,6 +296,7 @@ cdef void add_weight_gradients(
     cdef const WeightGradient *gradient
     cdef const real *a
     cdef const real *dz = job.dz
+    cdef const real *dz_row = dz
     cdef int i
     if thread == threads - 1:
         k.add_rows(job.db, dz + job.gradients.b, job.D, rows, N)
@@ -304,25 +306,26 @@ cdef void add_weight_gradients(
             for s in range(begin, end):
                 for j in range(alive(steps, s)):
                     k.option_gradients(
-                        job.dpeephole, job.dnorm, dz,
+                        job.dpeephole, job.dnorm, dz_row,
                         job.extra + (first_row(steps, s) + j) * job.extra_stride,
                         tape_c(job, s - 1) + j * job.c_stride, &job.parts, &job.gradients,
                         job.options, H)
-                    dz += job.D
+                    dz_row += job.D
     for i in range(job.weight_gradient_count):
         gradient = &job.weight_gradients[i]
         a = multiplied(job, gradient, begin, end, &a_stride)
         if k.prefer_blas:
             if thread == 0:
-                gemm[real](True, False, gradient.N, gradient.M, rows, job.dz + gradient.first, job.D,
-                           a, a_stride, 1, gradient.dw, gradient.M)
+                gemm[real](
+                    True, False, gradient.N, gradient.M, rows, dz + gradient.first, job.D,
+                    a, a_stride, 1, gradient.dw, gradient.M)
             continue
         first = gradient.panels * thread // threads
         panels = gradient.panels * (thread + 1) // threads - first
         first *= 4 * k.lanes
         k.outer_product(
             gradient.g + first, gradient.G, job.zeros if is_first_chunk else gradient.g + first,
-            0 if is_first_chunk else gradient.G, a, a_stride, job.dz + gradient.first + first, job.D,
+            0 if is_first_chunk else gradient.G, a, a_stride, dz + gradient.first + first, job.D,
             gradient.M, panels, rows)
 
 
@@ -390,7 +393,8 @@ cdef void backward_thread(void *argument, int thread, int threads) noexcept nogi
             first = gradient.panels * thread // threads * width
             last = min(gradient.panels * (thread + 1) // threads * width, gradient.N)
             if not job.kernels.prefer_blas and job.steps.count:
-                job.kernels.add_transposed(gradient.dw, gradient.g, gradient.G, gradient.M, first, last)
+                job.kernels.add_transposed(
+                    gradient.dw, gradient.g, gradient.G, gradient.M, first, last)
         if thread == 0:
             add(groups.to.b, job.db, job.db_size)
             add(groups.to.peephole, job.dpeephole, job.dpeephole_size)
@@ -438,8 +442,8 @@ cdef void append_weight_gradient(
 
 
 cdef void begin_backward(
-    Backward *job, const PackedWeights *weights, int kind, const Steps *steps, const SequenceView *x,
-    const SequenceView *dy, const SequenceView *dx, const Gradients *to,
+    Backward *job, const PackedWeights *weights, int kind, const Steps *steps,
+    const SequenceView *x, const SequenceView *dy, const SequenceView *dx, const Gradients *to,
 ) noexcept nogil:
     """Set what all rows have in common; dy's data is NULL where there is none."""
     cdef const Sizes *n = &weights.size

@@ -1,4 +1,4 @@
-# What an array must be before a pointer to it is taken. None passes: it stands for what is not given.
+# What an array must be before a pointer to it is taken. None passes: it is what was not given.
 
 
 cdef int check_matrix(

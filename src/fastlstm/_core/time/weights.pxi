@@ -214,7 +214,8 @@ cdef const real *columns(
 
 
 cdef const real *panels(
-    const PackedWeights *to, Memory *memory, Matrix w, ptrdiff_t K, const int *order, ptrdiff_t blocks,
+    const PackedWeights *to, Memory *memory, Matrix w, ptrdiff_t K, const int *order,
+    ptrdiff_t blocks,
 ) noexcept nogil:
     """pack_gates of w (gates * H, K)."""
     cdef real *packed = carve(memory, blocks * to.size.Hp, K)
@@ -235,7 +236,9 @@ cdef const real *pack_bias(
     return panels(to, memory, transposed(b), 1, order, 4)
 
 
-cdef const real *pack_peephole(const PackedWeights *to, Memory *memory, Matrix peephole) noexcept nogil:
+cdef const real *pack_peephole(
+    const PackedWeights *to, Memory *memory, Matrix peephole,
+) noexcept nogil:
     """(3, Hp): i, f, o from (3, H), or from (2, H): i, o."""
     cdef ptrdiff_t Hp = to.size.Hp, unit, given = 0, gate
     cdef real *packed = carve_zeros(memory, 3, Hp)
