@@ -222,7 +222,9 @@ class Plan:
         message = self.functions.message(status).decode()
         raise MemoryError(message) if message == "no memory" else ValueError(message)
 
-    def _memory(self, size: int) -> NDArray[np.uint8]:
+    def _memory(self, size: int, what: str) -> NDArray[np.uint8]:
+        if size == 0:
+            raise ValueError(f"{what}: out of the range of the C API")
         return np.asarray(_Memory(self, size))
 
     def state(self, batch_size: int) -> NDArray[np.uint8]:
@@ -231,7 +233,7 @@ class Plan:
         Do not copy it to use the copy: a state points into itself.
         """
         B = check_size("batch_size", batch_size)
-        state = self._memory(self.functions.state_size(self.address, B))
+        state = self._memory(self.functions.state_size(self.address, B), "batch_size")
         status = self.functions.init_state(self.address, state.ctypes.data, B)
         if status:
             self._raise(status)
@@ -240,12 +242,12 @@ class Plan:
     def workspace(self, T: int, B: int) -> NDArray[np.uint8]:
         """Return memory for a call of at most T steps of B rows."""
         T, B = check_size("T", T, 0), check_size("B", B)
-        return self._memory(self.functions.workspace_size(self.address, T, B))
+        return self._memory(self.functions.workspace_size(self.address, T, B), "T, B")
 
     def tape(self, T: int, B: int) -> NDArray[np.uint8]:
         """Return memory for a ``fastlstm_tape`` of T steps of B rows; it keeps the plan alive."""
         T, B = check_size("T", T, 0), check_size("B", B)
-        return self._memory(self.functions.tape_size(self.address, T, B))
+        return self._memory(self.functions.tape_size(self.address, T, B), "T, B")
 
     def __repr__(self) -> str:
         dtype = "float32" if self.functions is f32 else "float64"
