@@ -58,6 +58,7 @@ def extension(name, *sources, flags=()):
 EXTENSIONS = [
     extension("_core.runtime", "csrc/cpu.c", "csrc/memory.c", "csrc/team.c"),
     extension("_core.optimizers"),
+    extension("_core.blas"),
 ]
 for dtype in ("float32", "float64"):
     EXTENSIONS.append(extension(f"_core.sequence_{dtype}"))

@@ -1,8 +1,9 @@
 """fastlstm: the fastest LSTM on a CPU, for training and for inference."""
 
+import importlib
 import sys
+from pathlib import Path
 
-from fastlstm import reference
 from fastlstm._args.results import (
     GRUGradients,
     GRUOutput,
@@ -13,7 +14,6 @@ from fastlstm._args.results import (
 )
 from fastlstm._core.runtime import get_num_threads, set_num_threads, show_config
 from fastlstm._version import __version__
-from fastlstm.capi import get_include
 from fastlstm.functional import (
     gru_backward,
     gru_forward,
@@ -47,6 +47,27 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+
+def get_include() -> str:
+    """Return the folder of ``fastlstm.h``, for the include path of a C or Cython extension.
+
+    Examples
+    --------
+    >>> import os
+    >>> import fastlstm
+    >>> os.listdir(fastlstm.get_include())
+    ['fastlstm.h']
+    """
+    return str(Path(__file__).parent / "include")
+
+
+def __getattr__(name: str) -> object:
+    """Import a module when it is first asked for, so that `import fastlstm` stays quick."""
+    if name in ("capi", "reference", "training"):
+        return importlib.import_module(f"fastlstm.{name}")
+    raise AttributeError(f"module 'fastlstm' has no attribute {name!r}")
+
 
 # who has threadpoolctl wants all threads under its control; register came with its version 3.2
 if hasattr(sys.modules.get("threadpoolctl"), "register"):

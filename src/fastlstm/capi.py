@@ -1,4 +1,4 @@
-"""The C API as seen from Python: for ctypes and Numba, and where C finds its header.
+"""The C API as seen from Python: for ctypes and Numba.
 
 Decisions:
 a) `f32` and `f64` are the tables of ``fastlstm.h``, where every function is explained, with ctypes
@@ -10,7 +10,6 @@ b) `Plan` makes plans and memory out of checked arrays. What then runs with them
 import ctypes
 import weakref
 from ctypes import c_double, c_int, c_size_t, c_ssize_t, c_uint, c_void_p
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,19 +22,6 @@ from fastlstm._core import sequence_float32, sequence_float64
 VERSION = 1
 ALIGNMENT = 64
 LSTM, LSTM_COUPLED, GRU, GRU_RESET_BEFORE, RNN = range(1, 6)
-
-
-def get_include() -> str:
-    """Return the folder of ``fastlstm.h``, for the include path of a C or Cython extension.
-
-    Examples
-    --------
-    >>> import os
-    >>> import fastlstm
-    >>> os.listdir(fastlstm.get_include())
-    ['fastlstm.h']
-    """
-    return str(Path(__file__).parent / "include")
 
 
 class Activation(ctypes.Structure):

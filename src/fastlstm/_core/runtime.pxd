@@ -22,6 +22,8 @@ cdef class Buffer:
 
 
 cdef const void *kernels_of(bint double_precision) noexcept nogil
+cdef void *blas_of(bint double_precision) noexcept nogil
+cdef void set_blas(void *gemm_float, void *gemm_double) noexcept
 cdef void *new_block(size_t size) noexcept nogil
 cdef void free_block(void *memory) noexcept nogil
 cdef int threads_for(double operations) noexcept nogil

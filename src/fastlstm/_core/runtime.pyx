@@ -36,12 +36,22 @@ cdef extern from "team.h":
 ISAS = ("avx512", "avx2", "neon", "sse2", "scalar")  # best first
 
 cdef const void *_kernels[2]
+cdef void *_blas[2]
 cdef object _isa = None
 
 
 cdef const void *kernels_of(bint double_precision) noexcept nogil:
     """The kernel_table of float64 or float32 in use."""
     return _kernels[double_precision]
+
+
+cdef void *blas_of(bint double_precision) noexcept nogil:
+    """`gemm` of _core/blas.pyx; there where the kernels in use, or any before them, prefer it."""
+    return _blas[double_precision]
+
+
+cdef void set_blas(void *gemm_float, void *gemm_double) noexcept:
+    _blas[:] = [gemm_float, gemm_double]
 
 
 def _kernel_modules(isa):
@@ -76,8 +86,10 @@ def set_isa(isa):
         raise ValueError(f"FASTLSTM_ISA: expected one of {', '.join(available)}, got {isa!r}")
     cdef int i
     for i, name in enumerate(_kernel_modules(isa)):
-        capsule = importlib.import_module(name).kernels
-        _kernels[i] = PyCapsule_GetPointer(capsule, "fastlstm.kernels")
+        module = importlib.import_module(name)
+        if module.prefer_blas:
+            importlib.import_module("fastlstm._core.blas")
+        _kernels[i] = PyCapsule_GetPointer(module.kernels, "fastlstm.kernels")
     _isa = isa
 
 

@@ -22,10 +22,9 @@ from libc.math cimport INFINITY
 from libc.stdint cimport PTRDIFF_MAX
 from libc.string cimport memcpy, memset
 
-from fastlstm._core.blas cimport gemm
 from fastlstm._core.runtime cimport (
-    NO_SIZE, Buffer, barrier, free_block, kernels_of, new_block, run_team, size_padded, size_plus,
-    size_times, threads_for)
+    NO_SIZE, Buffer, barrier, blas_of, free_block, kernels_of, new_block, run_team, size_padded,
+    size_plus, size_times, threads_for)
 
 include "../_kernels/_table.pxi"
 
@@ -40,6 +39,16 @@ cdef size_t MOST_ROWS = 1 << 40  # steps times rows: their number times a small 
 
 cdef const kernel_table *kernels() noexcept nogil:
     return <const kernel_table *>kernels_of(sizeof(real) == sizeof(double))
+
+
+ctypedef void (*gemm_function)(
+    bint transpose_a, bint transpose_b, int m, int n, int k,
+    const real *a, int lda, const real *b, int ldb, real beta, real *c, int ldc) noexcept nogil
+
+
+cdef gemm_function gemm() noexcept nogil:
+    """Where `prefer_blas`: C := op(A) @ op(B) + beta * C, see blas.pyx."""
+    return <gemm_function>blas_of(sizeof(real) == sizeof(double))
 
 
 include "time/memory.pxi"

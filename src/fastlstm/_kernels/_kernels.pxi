@@ -167,4 +167,5 @@ table.read_all = read_all
 table.sigmoid = sigmoid_array
 table.tanh = tanh_array
 
+prefer_blas = bool(table.prefer_blas)
 kernels = PyCapsule_New(&table, "fastlstm.kernels", NULL)

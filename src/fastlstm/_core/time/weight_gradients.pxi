@@ -54,7 +54,7 @@ cdef void add_weight_gradients(
         a = multiplied(job, gradient, begin, end, &a_stride)
         if k.prefer_blas:
             if thread == 0:
-                gemm[real](
+                gemm()(
                     True, False, gradient.N, gradient.M, rows, dz + gradient.first, job.D,
                     a, a_stride, 1, gradient.dw, gradient.M)
             continue
