@@ -3,6 +3,7 @@
 import importlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastlstm._args.results import (
     GRUGradients,
@@ -47,6 +48,9 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+if TYPE_CHECKING:
+    from fastlstm import capi, reference, training  # noqa: F401
 
 
 def get_include() -> str:
