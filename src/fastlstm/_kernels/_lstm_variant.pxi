@@ -40,11 +40,10 @@ cdef void lstm_variant_row_forward(const forward_step *s, ptrdiff_t row) noexcep
     cdef ptrdiff_t Hp = blocks(s.H, LANES) * LANES, Z = 4 * Hp, p, unit, j
     cdef real *gates = s.gates + row * s.gates_stride
     cdef real *extra = s.extra + row * s.extra_stride
-    cdef real *m = s.h + row * s.h_stride
     cdef const real *c_prev = s.c_prev + row * s.c_stride
     cdef const real *peephole = options.peephole
     cdef vec f, i, g, o, c, old, keep
-    cdef int n, first = 1 if options.coupled else 0
+    cdef int first = 1 if options.coupled else 0
     if options.norm != NULL:
         extra[s.parts.scales] = normalize(extra + s.parts.norm_x, first, 4, s.H)
         extra[s.parts.scales + 1] = normalize(extra + s.parts.norm_h, first, 4, s.H)
@@ -81,7 +80,19 @@ cdef void lstm_variant_row_forward(const forward_step *s, ptrdiff_t row) noexcep
             store(s.c + row * s.c_stride + unit, fma(keep, old - c, c))
         else:
             store(s.c + row * s.c_stride + unit, c)
+    lstm_variant_row_output(s, row)
+
+
+cdef void lstm_variant_row_output(const forward_step *s, ptrdiff_t row) noexcept nogil:
+    """h, or m where it is still to be projected, from c~ and o."""
+    cdef const cell_options *options = s.options
+    cdef ptrdiff_t Hp = blocks(s.H, LANES) * LANES, Z = 4 * Hp, p, unit
+    cdef real *gates = s.gates + row * s.gates_stride
+    cdef real *extra = s.extra + row * s.extra_stride
+    cdef real *m = s.h + row * s.h_stride
     cdef real *u = extra + s.parts.c
+    cdef vec o, c
+    cdef int n
     if options.norm != NULL:
         u = extra + s.parts.norm_c
         memcpy(u, extra + s.parts.c, Hp * sizeof(real))

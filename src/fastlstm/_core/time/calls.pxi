@@ -2,6 +2,16 @@
 # spans of some 20 ms signals are looked for, so that Ctrl-C works.
 
 
+cdef int check_states(
+    const PackedWeights *of, ptrdiff_t B, str h_name, const real[:, :] h,
+    str c_name, const real[:, :] c,
+) except -1:
+    """Raise ValueError unless h is (B, R) and c (B, H), of a cell that has one."""
+    check_matrix(h_name, h, B, of.size.R)
+    check_matrix(c_name, c, B, of.size.H, has_c(of.kind))
+    return 0
+
+
 cdef int divide_forward(Forward *job, bint has_masks) noexcept:
     """Decide how many threads run the job, what they share, and who multiplies x."""
     cdef const Sizes *n = &job.size
@@ -66,10 +76,8 @@ def forward(
     h_0, c_0 = initial
     h_n, c_n = final
     schedule.check("y", y, n.R)
-    check_matrix("h_0", h_0, B, n.R)
-    check_matrix("c_0", c_0, B, n.H, with_c)
-    check_matrix("h_n", h_n, B, n.R)
-    check_matrix("c_n", c_n, B, n.H, with_c)
+    check_states(&weights.packed, B, "h_0", h_0, "c_0", c_0)
+    check_states(&weights.packed, B, "h_n", h_n, "c_n", c_n)
     if h_n is None or (c_n is None) == with_c:
         raise ValueError("final: expected h_n, and c_n of cells that have one")
     begin_forward(&job, &weights.packed, steps, training)
@@ -189,7 +197,7 @@ def backward(
     cdef const PackedWeights *weights = &tape.weights.packed
     cdef const Sizes *n = &weights.size
     cdef const Steps *steps = &tape.schedule.steps
-    cdef bint concatenated = tape.schedule.concatenated, with_c = has_c(weights.kind)
+    cdef bint concatenated = tape.schedule.concatenated
     cdef const real[:, :, :] x = tape.x
     cdef const real[:, :] dh_n, dc_n
     cdef real[:, ::1] dh_0, dc_0
@@ -204,10 +212,8 @@ def backward(
     tape.schedule.check("x", x, n.I)
     tape.schedule.check("dy", dy, n.R)
     tape.schedule.check("dx", dx, n.I)
-    check_matrix("dh_n", dh_n, steps.B, n.R)
-    check_matrix("dc_n", dc_n, steps.B, n.H, with_c)
-    check_matrix("dh_0", dh_0, steps.B, n.R)
-    check_matrix("dc_0", dc_0, steps.B, n.H, with_c)
+    check_states(weights, steps.B, "dh_n", dh_n, "dc_n", dc_n)
+    check_states(weights, steps.B, "dh_0", dh_0, "dc_0", dc_0)
     check_gradients(weights, w_ih, w_hh, b, peephole, w_proj, layer_norm)
     if tape.weights.backward_buffer is None:
         raise ValueError("tape: expected weights that are packed for the backward step")
