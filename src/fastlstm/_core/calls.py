@@ -10,6 +10,7 @@ c) Checkpointing is the same calls on segments of time, with the state handed on
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._args.arrays import readable, readable_or_none
+from fastlstm._args.numbers import Activation, number_of
 from fastlstm._core import sequence_float32, sequence_float64
 
 CORES: dict[np.dtype, ModuleType] = {
@@ -26,7 +28,16 @@ CORES: dict[np.dtype, ModuleType] = {
 }
 
 
-def make_weights(core: Any, cell: str, w_ih: NDArray, w_hh: NDArray, b: NDArray | None, **options):
+def make_weights(
+    core: Any,
+    cell: str,
+    w_ih: NDArray,
+    w_hh: NDArray,
+    b: NDArray | None,
+    *,
+    activations: Iterable[Activation],
+    **options: Any,
+):
     """Pack weights: `options` are those of the core's Weights."""
     for name in ("peephole", "w_proj", "layer_norm"):
         if options.get(name) is not None:
@@ -36,6 +47,7 @@ def make_weights(core: Any, cell: str, w_ih: NDArray, w_hh: NDArray, b: NDArray 
         readable(w_ih),
         readable(w_hh),
         None if b is None else readable(b)[np.newaxis],
+        activations=tuple(map(number_of, activations)),
         **options,
     )
 
