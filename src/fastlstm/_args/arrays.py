@@ -12,7 +12,7 @@ c) This is the only place where arguments are checked (numbers and activations: 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastlstm._args.cells import GRU, LSTM, RNN, find_cell
 from fastlstm._args.numbers import OPTIONS, Activation, check_activations, is_number
@@ -72,6 +72,14 @@ class RNNArguments(NamedTuple):
     clip: float | None
     zoneout_h: float | NDArray | None
     dropout_h: NDArray | None
+
+
+def check_real_dtype(name: str, value: DTypeLike) -> np.dtype:
+    """Return `value` as one of the two dtypes."""
+    dtype = np.dtype(value)
+    if dtype not in REAL_DTYPES:
+        raise TypeError(f"{name}: expected float32 or float64, got {dtype}")
+    return dtype
 
 
 def check_real(name: str, value: ArrayLike) -> NDArray:

@@ -12,6 +12,7 @@ c) What the core does with a row of the table it knows itself, by FASTLSTM_LSTM 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Cell:
         """Number of gates that have weights."""
         return len(self.gates)
 
-    @property
+    @cached_property
     def has_c(self) -> bool:
         """Whether there is a cell state beside h."""
         return "c" in self.states
