@@ -1,7 +1,6 @@
 """What several test files share: tolerances, central differences, random arguments, layouts."""
 
 import contextlib
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -36,8 +35,8 @@ def forced_threads(number):
 
 
 def as_tuple(result):
-    """Return a named tuple, mapping, tuple or array as a flat list of arrays and Nones."""
-    if isinstance(result, Mapping):
+    """Return a named tuple, dict, tuple or array as a flat list of arrays and Nones."""
+    if isinstance(result, dict):
         return [a for key in sorted(result) for a in as_tuple(result[key])]
     if isinstance(result, tuple):
         return [a for item in result for a in as_tuple(item)]

@@ -75,7 +75,7 @@ def save(layer: Recurrent, path: str | os.PathLike[str], *, overwrite: bool = Fa
     if not overwrite and os.path.lexists(place):
         raise FileExistsError(f"{place}: there is a file; overwrite=True replaces it")
     about = {"version": VERSION, "cell": layer.cell, "config": layer._config()}
-    content = to_bytes(dict(layer.params), {"fastlstm": json.dumps(about)})
+    content = to_bytes(layer.params, {"fastlstm": json.dumps(about)})
     beside = place.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(beside, "xb") as file:

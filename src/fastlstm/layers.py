@@ -66,7 +66,7 @@ class LSTM(Recurrent):
 
     Attributes
     ----------
-    params : read-only mapping of arrays
+    params : dict of arrays
         ``weight_ih_l0`` (4H, I), ``weight_hh_l0`` (4H, R), ``bias_l0`` (4H,), with the suffix
         ``_reverse`` for the other direction; gates in the order i, f, g, o. As far as asked for,
         ``weight_hr_l0`` (R, H), ``peephole_l0`` (3, H) for i, f, o, and ``layer_norm_l0`` (10, H):
@@ -187,7 +187,7 @@ class GRU(Recurrent):
 
     Attributes
     ----------
-    params : read-only mapping of arrays
+    params : dict of arrays
         ``weight_ih_l0`` (3H, I), ``weight_hh_l0`` (3H, H), gates in the order r, z, n, and
         ``bias_l0`` (4H,): r, z, n, and what is within the reset; (3H,) if not reset_after.
     flat : 1-d array
@@ -265,7 +265,7 @@ class RNN(Recurrent):
 
     Attributes
     ----------
-    params : read-only mapping of arrays
+    params : dict of arrays
         ``weight_ih_l0`` (H, I), ``weight_hh_l0`` (H, H), ``bias_l0`` (H,).
     flat : 1-d array
         All parameters, as of `LSTM`.

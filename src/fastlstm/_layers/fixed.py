@@ -1,7 +1,10 @@
-"""What layers with parameters have in common: what memory is laid out for stays as it was made."""
+"""What everything with parameters has in common: what memory is laid out for stays as it was made.
 
-from types import MappingProxyType
-from typing import Any, ClassVar
+Decision: what changes parameters in place is let through. ``flat -= lr * gradient``, or the same
+with an item of `params`, ends in Python setting the very array that was there.
+"""
+
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,30 +12,43 @@ from numpy.typing import NDArray
 FLAT = frozenset({"flat", "params"})
 
 
+class Params(dict[str, NDArray]):
+    """Parameters by name: writable views, of which none can be replaced. Copies are plain dicts."""
+
+    def __setitem__(self, name: str, value: NDArray) -> None:
+        if name not in self or value is not self[name]:
+            raise TypeError(
+                f"params: its arrays cannot be replaced, but written: params[{name!r}][...] = ..."
+            )
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("params: its arrays cannot be replaced or removed")
+
+    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
 class Fixed:
-    """Something with parameters in a flat buffer, whose sizes and buffer cannot be changed.
+    """Something with parameters in a flat buffer, whose sizes and buffer cannot be set.
 
     A subclass names in `_fixed` what cannot be set and puts it into ``vars(self)`` itself.
     """
 
     flat: NDArray
-    params: MappingProxyType[str, NDArray]
+    params: dict[str, NDArray]
     _fixed: ClassVar[frozenset[str]] = FLAT
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._refuse(name)
+        if name in self._fixed and value is not vars(self).get(name, self):
+            raise AttributeError(f"{name}: cannot be set, since memory is laid out for it")
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        self._refuse(name)
-        super().__delattr__(name)
-
-    def _refuse(self, name: str) -> None:
         if name in self._fixed:
-            raise AttributeError(
-                f"{name}: is read-only, since memory is laid out for it; "
-                "the elements of flat and params may change in place"
-            )
+            raise AttributeError(f"{name}: cannot be deleted")
+        super().__delattr__(name)
 
 
 def check_flat(value: Any, size: int, dtype: np.dtype) -> NDArray:

@@ -17,7 +17,6 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -40,7 +39,7 @@ from fastlstm._args.numbers import (
     shortest,
 )
 from fastlstm._core.calls import CORES, make_weights, run_backward, run_forward, segment_length
-from fastlstm._layers.fixed import FLAT, Fixed, check_flat
+from fastlstm._layers.fixed import FLAT, Fixed, Params, check_flat
 
 State = Any  # (h, c) or h, of shape (num_layers * num_directions, B, R or H)
 
@@ -226,7 +225,7 @@ class Recurrent(Fixed):
         for name, shape in self._shapes().items():
             self._layout.append((name, slice(start, start + math.prod(shape)), shape))
             start += math.prod(shape)
-        vars(self).update(flat=flat, params=MappingProxyType(self._views(flat)))
+        vars(self).update(flat=flat, params=Params(self._views(flat)))
         # others than those of params, whose shape anybody may set
         self._weights = self._views(flat)
         # per layer and direction: the names of its parameters by the argument that each one is,

@@ -1,7 +1,6 @@
 """The linear layer: from a hidden state to what is wanted."""
 
 import math
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastlstm._args.arrays import check_dtype, check_real_dtype
 from fastlstm._args.numbers import check_size
-from fastlstm._layers.fixed import FLAT, Fixed, check_flat
+from fastlstm._layers.fixed import FLAT, Fixed, Params, check_flat
 
 
 class LinearGradients(NamedTuple):
@@ -36,7 +35,7 @@ class Linear(Fixed):
 
     Attributes
     ----------
-    params : read-only mapping
+    params : dict
         ``weight`` (out_features, in_features) and ``bias`` (out_features,), writable views of
         `flat`.
     flat : ndarray
@@ -88,7 +87,7 @@ class Linear(Fixed):
         return self.out_features * (self.in_features + self.bias)
 
     def _own(self, flat: NDArray) -> None:
-        vars(self).update(flat=flat, params=MappingProxyType(self._views(flat)))
+        vars(self).update(flat=flat, params=Params(self._views(flat)))
 
     def _views(self, flat: NDArray) -> dict[str, NDArray]:
         """Name the parts of a flat buffer."""
