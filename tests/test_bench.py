@@ -11,9 +11,9 @@ from helpers import assert_close, forced_threads
 import fastlstm
 from fastlstm import reference
 from fastlstm.__main__ import main
+from fastlstm._args.cells import PLAIN
 from fastlstm._commands.bench.measure import (
     ADAM,
-    GATES,
     KINDS,
     Case,
     Problem,
@@ -116,7 +116,7 @@ class TestCommand:
     def test_table_json_and_picture(self, capsys, tmp_path):
         pytest.importorskip("matplotlib")
         files = tmp_path / "a.json", tmp_path / "a.png"
-        options = ["--kind", *KINDS, "--cell", *GATES]
+        options = ["--kind", *KINDS, "--cell", *PLAIN]
         options += ["--json", str(files[0]), "--plot", str(files[1])]
         threads = fastlstm.get_num_threads()
         assert main([*TINY, *options]) == 0
@@ -128,7 +128,7 @@ class TestCommand:
         assert report["versions"] == {"fastlstm": fastlstm.__version__}
         assert set(report["roofline"][0]["per_second"]) == {"arithmetic", "L1", "L2", "memory"}
         assert [(result["cell"], result["kind"], result["T"]) for result in report["results"]] == [
-            (cell, kind, 1 if kind == "step" else 3) for cell in GATES for kind in KINDS
+            (cell, kind, 1 if kind == "step" else 3) for cell in PLAIN for kind in KINDS
         ]
         for result in report["results"]:
             assert result["microseconds"]["fastlstm"] > 0
@@ -136,7 +136,7 @@ class TestCommand:
             assert result["ratio"] is None
 
         lines = capsys.readouterr().out.splitlines()
-        for cell, kind in itertools.product(GATES, KINDS):
+        for cell, kind in itertools.product(PLAIN, KINDS):
             assert any(line.startswith(f"{cell} {kind} ") for line in lines)
 
     @pytest.mark.parametrize("cells", [[], ["gru", "rnn"]])
@@ -282,7 +282,7 @@ class TestLeastTime:
 
 
 class TestPeers:
-    @pytest.mark.parametrize("cell", GATES)
+    @pytest.mark.parametrize("cell", PLAIN)
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("name", PEERS)
     def test_agree_with_fastlstm(self, name, kind, cell, dtype):
@@ -302,7 +302,7 @@ class TestPeers:
             assert fastlstm.get_num_threads() == torch.get_num_threads() == 1
         assert torch.get_num_threads() == before
 
-    @pytest.mark.parametrize("cell", GATES)
+    @pytest.mark.parametrize("cell", PLAIN)
     @pytest.mark.parametrize("kind", KINDS)
     def test_fastlstm_itself_agrees_with_the_reference(self, kind, cell, dtype):
         problem = Problem(small(kind, cell), dtype)

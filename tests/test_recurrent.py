@@ -9,7 +9,8 @@ from helpers import assert_close, assert_same_bits, central_differences, normal,
 
 import fastlstm
 from fastlstm import GRU, LSTM, RNN, reference
-from fastlstm._layers.recurrent import KINDS
+from fastlstm._args.cells import PARAMETERS
+from fastlstm._args.numbers import OPTIONS
 
 LAYERS = {
     "lstm": (LSTM, {}),
@@ -58,9 +59,8 @@ def random_state(rng, layer):
 def by_reference(layer, x, state, lengths):
     """Run a layer through the reference, one direction after the other."""
     run = getattr(reference, f"{layer.cell}_forward")
-    finals, options = [], dict(layer._cell_config())
-    if layer.cell == "rnn":
-        options["nonlinearity"] = options.pop("activations")[0]
+    finals, config = [], layer._config()
+    options = {name: config[name] for name in (*OPTIONS, "activations") if name in config}
     zoneout_h, zoneout_c = layer._expected_zoneout()
     options["zoneout_h"] = zoneout_h
     if layer.cell == "lstm":
@@ -69,7 +69,8 @@ def by_reference(layer, x, state, lengths):
     for number in range(layer.num_layers):
         outputs = []
         for direction, suffix in enumerate(layer._suffixes(number)):
-            given = {a: layer.params.get(f"{kind}_{suffix}") for kind, a in KINDS.items()}
+            kinds = {argument: kind for argument, (kind, _) in PARAMETERS.items()}
+            given = {a: layer.params.get(f"{kind}_{suffix}") for a, kind in kinds.items()}
             given = {a: value for a, value in given.items() if value is not None}
             initial = dict(zip(("h_0", "c_0"), (part[i] for part in parts(state)), strict=False))
             reverse = layer.reverse or direction == 1

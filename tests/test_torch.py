@@ -577,7 +577,7 @@ def test_forward_derivatives_are_never_dropped(nothing_said):
 )
 def test_opcheck(mode, packed, reverse, R):
     torch.manual_seed(0)
-    gates = _operators.CELLS[mode][1]
+    gates = _operators.CELLS[mode].G
     rows = torch.tensor([3, 2, 2, 1]) if packed else None
     shapes = {
         "x": (8, I) if packed else (4, 3, I),

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastlstm._args.arrays import check_gru, check_lstm, check_real, check_rnn
-from fastlstm._args.numbers import ACTIVATIONS, check_size
+from fastlstm._args.cells import CELLS, PARAMETERS, PLAIN, find_cell
+from fastlstm._args.numbers import check_size, number_of
 from fastlstm._core import sequence_float32, sequence_float64
 
 VERSION = 1
 ALIGNMENT = 64
-LSTM, LSTM_COUPLED, GRU, GRU_RESET_BEFORE, RNN = range(1, 6)
+LSTM, LSTM_COUPLED, GRU, GRU_RESET_BEFORE, RNN = range(1, 1 + len(CELLS))
 
 
 class Activation(ctypes.Structure):
@@ -37,7 +38,7 @@ class Layer(ctypes.Structure):
         ("size", c_size_t),
         *((name, c_int) for name in ("cell", "reverse", "training")),
         *((name, c_ssize_t) for name in ("input_size", "hidden_size", "proj_size")),
-        *((a, c_void_p) for a in ("w_ih", "w_hh", "b", "w_proj", "peephole", "layer_norm")),
+        *((name, c_void_p) for name in PARAMETERS),
         *((name, Activation) for name in ("gate", "candidate", "output")),
         *((name, c_double) for name in ("clip", "cell_clip", "proj_clip")),
         *((name, c_double) for name in ("zoneout_h", "zoneout_c")),
@@ -157,9 +158,9 @@ class Plan:
         reverse: bool = False,
         **options: Any,
     ):
+        if cell not in PLAIN:
+            raise ValueError(f"cell: expected one of {', '.join(PLAIN)}, got {cell!r}")
         checks: dict[str, Any] = {"lstm": check_lstm, "gru": check_gru, "rnn": check_rnn}
-        if cell not in checks:
-            raise ValueError(f"cell: expected one of {', '.join(checks)}, got {cell!r}")
         w_ih = check_real("w_ih", w_ih)
         x = np.empty((0, 1, w_ih.shape[-1] if w_ih.ndim else 0), w_ih.dtype)
         a = checks[cell](x, w_ih, w_hh, b, training=training, **options)._asdict()
@@ -170,18 +171,12 @@ class Plan:
             if a.get(name) is not None:
                 raise TypeError(f"{name}: not an option of a plan")
         layer = Layer(size=ctypes.sizeof(Layer), training=training, reverse=reverse)
-        layer.cell = {"lstm": LSTM, "gru": GRU, "rnn": RNN}[cell]
-        blocks = {"lstm": 4, "gru": 3, "rnn": 1}[cell]
-        if a.get("coupled"):
-            layer.cell, blocks = LSTM_COUPLED, 3
-        if not a.get("reset_after", True):
-            layer.cell = GRU_RESET_BEFORE
+        row = find_cell(cell, a)
+        layer.cell = 1 + CELLS.index(row)
         layer.input_size = a["w_ih"].shape[1]
-        layer.hidden_size = a["w_hh"].shape[0] // blocks
+        layer.hidden_size = len(a["w_hh"]) // row.G
         arrays = {
-            name: np.ascontiguousarray(a[name])
-            for name in ("w_ih", "w_hh", "b", "w_proj", "peephole", "layer_norm")
-            if a.get(name) is not None
+            name: np.ascontiguousarray(a[name]) for name in PARAMETERS if a.get(name) is not None
         }
         for name, array in arrays.items():
             setattr(layer, name, array.ctypes.data)
@@ -189,10 +184,10 @@ class Plan:
             layer.proj_size = len(arrays["w_proj"])
         for name in ("clip", "cell_clip", "proj_clip", "zoneout_h", "zoneout_c"):
             setattr(layer, name, a.get(name) or 0.0)
-        kinds = list(ACTIVATIONS)
         given = a["activations"] if "activations" in a else (a["nonlinearity"],)
-        for role, (kind, alpha, beta) in zip(("gate", "candidate", "output"), given, strict=False):
-            setattr(layer, role, Activation(1 + kinds.index(kind), alpha, beta))
+        for role, activation in zip(("gate", "candidate", "output"), given, strict=False):
+            kind, alpha, beta = number_of(activation)
+            setattr(layer, role, Activation(1 + kind, alpha, beta))
 
         self.input_size, self.hidden_size = layer.input_size, layer.hidden_size
         self.output_size = layer.proj_size or layer.hidden_size

@@ -421,7 +421,7 @@ def gru_backward(
 
     Parameters
     ----------
-    tape : GRUTape
+    tape : Tape
         From ``gru_forward(..., training=True)``; it may be used any number of times.
     dy : (T, B, H) array, optional
         The loss's gradient with respect to y; past a row's end it is not read.
@@ -546,7 +546,7 @@ def rnn_backward(
 
     Parameters
     ----------
-    tape : RNNTape
+    tape : Tape
         From ``rnn_forward(..., training=True)``; it may be used any number of times.
     dy : (T, B, H) array, optional
         The loss's gradient with respect to y; past a row's end it is not read.

@@ -1,19 +1,12 @@
 """Layers that own their parameters: `LSTM`, `GRU`, `RNN`; what they share: `_layers`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from fastlstm._args.arrays import check_optional
-from fastlstm._args.numbers import (
-    ActivationLike,
-    check_activation,
-    check_activations,
-    check_bound,
-    check_size,
-    shortest,
-)
+from fastlstm._args.numbers import ActivationLike
 from fastlstm._layers.recurrent import Gradients, Recurrent, Tape
 
 __all__ = ["GRU", "LSTM", "RNN", "Gradients", "Tape"]
@@ -81,6 +74,10 @@ class LSTM(Recurrent):
         views of `flat`; a change in place is seen by the next call.
     flat : 1-d array
         All parameters.
+    batch_first, dropout, input_dropout, recurrent_dropout, zoneout_h, zoneout_c
+        As given; may be set.
+    input_size, hidden_size and so on
+        As given, read-only as `params` and `flat` themselves are: memory is laid out for them.
 
     Raises
     ------
@@ -99,7 +96,8 @@ class LSTM(Recurrent):
     """
 
     cell = "lstm"
-    _blocks = ("f", "i", "g", "o")
+    proj_size: int
+    proj_clip: float | None
 
     def __init__(
         self,
@@ -128,23 +126,13 @@ class LSTM(Recurrent):
         rng: np.random.Generator | int | None = None,
         forget_bias: float | None = None,
     ):
-        self.proj_size = check_size("proj_size", proj_size, least=0)
-        self.peephole = bool(peephole)
-        self.layer_norm = bool(layer_norm)
-        self.coupled = bool(coupled)
-        if proj_clip is not None and not proj_size:
-            raise ValueError(f"proj_clip: expected None without proj_size, got {proj_clip}")
-        self._cell_options = {
-            "coupled": self.coupled,
-            "clip": check_bound("clip", clip),
-            "cell_clip": check_bound("cell_clip", cell_clip),
-            "proj_clip": check_bound("proj_clip", proj_clip),
-            "activations": check_activations(activations, ("gates", "candidate", "output")),
-        }
+        if forget_bias is not None and coupled:
+            raise ValueError("forget_bias: expected None with coupled gates")
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
+            rng,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
             bias=bias,
             batch_first=batch_first,
             dropout=dropout,
@@ -153,63 +141,32 @@ class LSTM(Recurrent):
             input_dropout=input_dropout,
             recurrent_dropout=recurrent_dropout,
             zoneout_h=zoneout_h,
+            proj_size=proj_size,
+            peephole=peephole,
+            layer_norm=layer_norm,
             zoneout_c=zoneout_c,
+            coupled=coupled,
+            clip=clip,
+            cell_clip=cell_clip,
+            proj_clip=proj_clip,
+            activations=activations,
             dtype=dtype,
-            rng=rng,
         )
-        if forget_bias is not None and coupled:
-            raise ValueError("forget_bias: expected None with coupled gates")
-        H = self.hidden_size
         for name, param in self.params.items():
             if forget_bias is not None and name.startswith("bias"):
-                param[H : 2 * H] = forget_bias
+                param.reshape(-1, self.hidden_size)[self._cell.gates.index("f")] = forget_bias
             if name.startswith("layer_norm"):
                 param[:-1], param[-1] = 1, 0
 
-    def _weight_shapes(self, I: int) -> dict[str, tuple[int, ...]]:
-        H, R, G = self.hidden_size, self.output_size, 3 if self.coupled else 4
-        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (G * H, I), "weight_hh": (G * H, R)}
-        if self.bias:
-            shapes["bias"] = (G * H,)
-        if self.proj_size:
-            shapes["weight_hr"] = (R, H)
-        if self.peephole:
-            shapes["peephole"] = (G - 1, H)
-        if self.layer_norm:
-            shapes["layer_norm"] = (2 * G + 2, H)
-        return shapes
+    def _configure(self, arguments: Mapping[str, Any]) -> None:
+        super()._configure(arguments)
+        if self.proj_clip is not None and not self.proj_size:
+            raise ValueError(f"proj_clip: expected None without proj_size, got {self.proj_clip}")
 
     @property
     def output_size(self) -> int:
         """Features of a direction's output: proj_size, or hidden_size."""
         return self.proj_size or self.hidden_size
-
-    def _config(self) -> dict[str, Any]:
-        return super()._config() | {
-            "proj_size": self.proj_size,
-            "peephole": self.peephole,
-            "layer_norm": self.layer_norm,
-            "zoneout_c": self.zoneout_c,
-            **self._cell_config(),
-        }
-
-    def _check_state(self, name: str, state: Any, B: int) -> tuple[NDArray | None, NDArray | None]:
-        if state is None:
-            return None, None
-        if not isinstance(state, (tuple, list)) or len(state) != 2:
-            raise TypeError(f"{name}: expected a pair (h, c), got {type(state).__name__}")
-        N = self.num_layers * self.num_directions
-        return (
-            check_optional(f"{name}[0]", state[0], (N, B, self.output_size), self.dtype),
-            check_optional(f"{name}[1]", state[1], (N, B, self.hidden_size), self.dtype),
-        )
-
-    def _empty_state(self, B: int) -> tuple[NDArray, NDArray | None]:
-        N = self.num_layers * self.num_directions
-        return (
-            np.empty((N, B, self.output_size), self.dtype),
-            np.empty((N, B, self.hidden_size), self.dtype),
-        )
 
 
 class GRU(Recurrent):
@@ -252,7 +209,6 @@ class GRU(Recurrent):
     """
 
     cell = "gru"
-    _blocks = ("n", "r", "z", "q")
 
     def __init__(
         self,
@@ -274,16 +230,11 @@ class GRU(Recurrent):
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ):
-        self.reset_after = bool(reset_after)
-        self._cell_options = {
-            "reset_after": self.reset_after,
-            "clip": check_bound("clip", clip),
-            "activations": check_activations(activations, ("gates", "candidate")),
-        }
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
+            rng,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
             bias=bias,
             batch_first=batch_first,
             dropout=dropout,
@@ -292,19 +243,11 @@ class GRU(Recurrent):
             input_dropout=input_dropout,
             recurrent_dropout=recurrent_dropout,
             zoneout_h=zoneout_h,
+            reset_after=reset_after,
+            clip=clip,
+            activations=activations,
             dtype=dtype,
-            rng=rng,
         )
-
-    def _weight_shapes(self, I: int) -> dict[str, tuple[int, ...]]:
-        H = self.hidden_size
-        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (3 * H, I), "weight_hh": (3 * H, H)}
-        if self.bias:
-            shapes["bias"] = ((4 if self.reset_after else 3) * H,)
-        return shapes
-
-    def _config(self) -> dict[str, Any]:
-        return super()._config() | self._cell_config()
 
 
 class RNN(Recurrent):
@@ -343,7 +286,6 @@ class RNN(Recurrent):
     """
 
     cell = "rnn"
-    _blocks = ()
 
     def __init__(
         self,
@@ -364,15 +306,11 @@ class RNN(Recurrent):
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ):
-        self.nonlinearity = check_activation("nonlinearity", nonlinearity)
-        self._cell_options = {
-            "clip": check_bound("clip", clip),
-            "activations": (self.nonlinearity,),
-        }
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
+            rng,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
             bias=bias,
             batch_first=batch_first,
             dropout=dropout,
@@ -381,22 +319,10 @@ class RNN(Recurrent):
             input_dropout=input_dropout,
             recurrent_dropout=recurrent_dropout,
             zoneout_h=zoneout_h,
+            nonlinearity=nonlinearity,
+            clip=clip,
             dtype=dtype,
-            rng=rng,
         )
-
-    def _weight_shapes(self, I: int) -> dict[str, tuple[int, ...]]:
-        H = self.hidden_size
-        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (H, I), "weight_hh": (H, H)}
-        if self.bias:
-            shapes["bias"] = (H,)
-        return shapes
-
-    def _config(self) -> dict[str, Any]:
-        return super()._config() | {
-            "nonlinearity": shortest(self.nonlinearity),
-            "clip": self._cell_options["clip"],
-        }
 
 
 CELLS: dict[str, type[LSTM | GRU | RNN]] = {layer.cell: layer for layer in (LSTM, GRU, RNN)}

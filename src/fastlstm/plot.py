@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._args.cells import PLAIN
 from fastlstm._args.numbers import check_size
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["gates", "gradient_flow"]
 
-GATES = ("i", "f", "o", "r", "z")  # from 0 to 1; what else is traced is drawn around 0
+# from 0 to 1; what else is traced is drawn around 0
+GATES = [gate for cell in PLAIN.values() for gate in cell.gates if gate != cell.candidate]
 GAP = 0.15  # between bands, as a part of a band
 COLOURS = ("#c8401f", "#2f6f9f", "#5a8f3c", "#8a5fa8", "#b8860b", "#555555")
 

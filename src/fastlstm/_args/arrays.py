@@ -6,22 +6,16 @@ a) `x` decides the dtype; every other array must have it. Nothing is cast betwee
 b) A check either returns the array (a view or the object itself wherever possible) or raises with
    a message of the form ``name: expected ..., got ...``.
 c) This is the only place where arguments are checked (numbers and activations: `_args.numbers`).
-   Everything below relies on it.
+   Everything below relies on it. Which shape each array has stands in `_args.cells`.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastlstm._args.numbers import (
-    Activation,
-    check_activation,
-    check_activations,
-    check_bound,
-    check_clip,
-    is_number,
-)
+from fastlstm._args.cells import GRU, LSTM, RNN, find_cell
+from fastlstm._args.numbers import OPTIONS, Activation, check_activations, is_number
 
 REAL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -78,6 +72,14 @@ class RNNArguments(NamedTuple):
     clip: float | None
     zoneout_h: float | NDArray | None
     dropout_h: NDArray | None
+
+
+def check_real_dtype(name: str, value: DTypeLike) -> np.dtype:
+    """Return `value` as one of the two dtypes."""
+    dtype = np.dtype(value)
+    if dtype not in REAL_DTYPES:
+        raise TypeError(f"{name}: expected float32 or float64, got {dtype}")
+    return dtype
 
 
 def check_real(name: str, value: ArrayLike) -> NDArray:
@@ -172,6 +174,43 @@ def check_projection(w_proj: ArrayLike, H: int, dtype: np.dtype) -> NDArray:
     return check_array("w_proj", array, array.shape, dtype)
 
 
+def _check(
+    kind: str, x: Any, w_ih: Any, w_hh: Any, lengths: Any, training: bool, **given: Any
+) -> dict[str, Any]:
+    """Check the arguments of a cell's function against each other; return them by name."""
+    cell = find_cell(kind, given)
+    x = check_sequence("x", x)
+    T, B, I = x.shape
+    dtype = x.dtype
+    w_proj = given.get("w_proj")
+    w_hh, R = check_recurrent(w_hh, cell.G, "H" if w_proj is None else "R")
+    H = R
+    if w_proj is not None:
+        R = len(check_projection(w_proj, H, dtype))
+    elif given.get("proj_clip") is not None:
+        raise ValueError(f"proj_clip: expected None without w_proj, got {given['proj_clip']}")
+    if training and given["clip"] is not None:
+        raise ValueError(f"clip: expected None with training=True, got {given['clip']}")
+    shapes = cell.shapes(T, B, I, H, R)
+    checked: dict[str, Any] = {
+        "x": x,
+        "w_ih": check_array("w_ih", w_ih, shapes["w_ih"], dtype),
+        "w_hh": check_array("w_hh", w_hh, shapes["w_hh"], dtype),
+        "lengths": check_lengths(lengths, T, B),
+    }
+    for name, value in given.items():
+        if name in OPTIONS:
+            value = OPTIONS[name](name, value)
+        elif name == "activations":
+            value = check_activations(value, cell.roles)
+        elif value is not None and name in ("zoneout_h", "zoneout_c"):
+            value = check_zoneout(name, value, shapes[name], dtype)
+        elif value is not None:
+            value = check_array(name, value, shapes[name], dtype)
+        checked[name] = value
+    return checked
+
+
 def check_lstm(
     x,
     w_ih,
@@ -191,40 +230,11 @@ def check_lstm(
     zoneout_h=None,
     zoneout_c=None,
     dropout_h=None,
-    activations=("sigmoid", "tanh", "tanh"),
+    activations=LSTM.activations,
     training=False,
 ) -> LSTMArguments:
     """Check the arguments of `lstm_forward` against each other."""
-    x = check_sequence("x", x)
-    T, B, I = x.shape
-    dtype = x.dtype
-    G = 3 if coupled else 4
-    w_hh, H = check_recurrent(w_hh, G, "H" if w_proj is None else "R")
-    if w_proj is not None:
-        w_proj = check_projection(w_proj, H, dtype)
-    elif proj_clip is not None:
-        raise ValueError(f"proj_clip: expected None without w_proj, got {proj_clip}")
-    R = H if w_proj is None else w_proj.shape[0]
-    return LSTMArguments(
-        x=x,
-        w_ih=check_array("w_ih", w_ih, (G * H, I), dtype),
-        w_hh=check_array("w_hh", w_hh, (G * H, R), dtype),
-        b=check_optional("b", b, (G * H,), dtype),
-        h_0=check_optional("h_0", h_0, (B, R), dtype),
-        c_0=check_optional("c_0", c_0, (B, H), dtype),
-        lengths=check_lengths(lengths, T, B),
-        peephole=check_optional("peephole", peephole, (G - 1, H), dtype),
-        w_proj=w_proj,
-        layer_norm=check_optional("layer_norm", layer_norm, (2 * G + 2, H), dtype),
-        coupled=bool(coupled),
-        clip=check_clip(clip, training),
-        cell_clip=check_bound("cell_clip", cell_clip),
-        proj_clip=check_bound("proj_clip", proj_clip),
-        zoneout_h=check_zoneout("zoneout_h", zoneout_h, (T, B, R), dtype),
-        zoneout_c=check_zoneout("zoneout_c", zoneout_c, (T, B, H), dtype),
-        dropout_h=check_optional("dropout_h", dropout_h, (B, R), dtype),
-        activations=check_activations(activations, ("gates", "candidate", "output")),
-    )
+    return LSTMArguments(**_check("lstm", **locals()))
 
 
 def check_gru(
@@ -239,27 +249,11 @@ def check_gru(
     clip=None,
     zoneout_h=None,
     dropout_h=None,
-    activations=("sigmoid", "tanh"),
+    activations=GRU.activations,
     training=False,
 ) -> GRUArguments:
     """Check the arguments of `gru_forward` against each other."""
-    x = check_sequence("x", x)
-    T, B, I = x.shape
-    dtype = x.dtype
-    w_hh, H = check_recurrent(w_hh, 3, "H")
-    return GRUArguments(
-        x=x,
-        w_ih=check_array("w_ih", w_ih, (3 * H, I), dtype),
-        w_hh=check_array("w_hh", w_hh, (3 * H, H), dtype),
-        b=check_optional("b", b, (4 * H if reset_after else 3 * H,), dtype),
-        h_0=check_optional("h_0", h_0, (B, H), dtype),
-        lengths=check_lengths(lengths, T, B),
-        reset_after=bool(reset_after),
-        clip=check_clip(clip, training),
-        zoneout_h=check_zoneout("zoneout_h", zoneout_h, (T, B, H), dtype),
-        dropout_h=check_optional("dropout_h", dropout_h, (B, H), dtype),
-        activations=check_activations(activations, ("gates", "candidate")),
-    )
+    return GRUArguments(**_check("gru", **locals()))
 
 
 def check_rnn(
@@ -270,29 +264,14 @@ def check_rnn(
     h_0=None,
     *,
     lengths=None,
-    nonlinearity="tanh",
+    nonlinearity=RNN.activations[0],
     clip=None,
     zoneout_h=None,
     dropout_h=None,
     training=False,
 ) -> RNNArguments:
     """Check the arguments of `rnn_forward` against each other."""
-    x = check_sequence("x", x)
-    T, B, I = x.shape
-    dtype = x.dtype
-    w_hh, H = check_recurrent(w_hh, 1, "H")
-    return RNNArguments(
-        x=x,
-        w_ih=check_array("w_ih", w_ih, (H, I), dtype),
-        w_hh=check_array("w_hh", w_hh, (H, H), dtype),
-        b=check_optional("b", b, (H,), dtype),
-        h_0=check_optional("h_0", h_0, (B, H), dtype),
-        lengths=check_lengths(lengths, T, B),
-        nonlinearity=check_activation("nonlinearity", nonlinearity),
-        clip=check_clip(clip, training),
-        zoneout_h=check_zoneout("zoneout_h", zoneout_h, (T, B, H), dtype),
-        dropout_h=check_optional("dropout_h", dropout_h, (B, H), dtype),
-    )
+    return RNNArguments(**_check("rnn", **locals()))
 
 
 def readable(array: NDArray) -> NDArray:

@@ -8,14 +8,15 @@ b) The derivative of every activation is taken from its output. So leaky_relu an
    alpha != 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
 Activation = tuple[str, float, float]
 ActivationLike = str | Sequence[str | float]
 
-# the parameters of each; affine and scaled_tanh, for which ONNX has no default, are plain without
+# in the order of csrc/kernels.h and fastlstm.h, the parameters of each; affine and scaled_tanh, for
+# which ONNX has no default, are plain without
 ACTIVATIONS: dict[str, tuple[float, ...]] = {
     "sigmoid": (),
     "tanh": (),
@@ -28,6 +29,11 @@ ACTIVATIONS: dict[str, tuple[float, ...]] = {
     "elu": (1.0,),
     "softsign": (),
     "softplus": (),
+}
+
+BY_NAME: dict[str, Activation] = {
+    name: (name, (*defaults, 0.0)[0], (*defaults, 0.0, 0.0)[1])
+    for name, defaults in ACTIVATIONS.items()
 }
 
 
@@ -72,15 +78,15 @@ def check_bound(name: str, value: Any) -> float | None:
     return float(value)
 
 
-def check_clip(value: Any, training: bool) -> float | None:
-    """As `check_bound`; a clip at the activations is for inference only."""
-    if value is not None and training:
-        raise ValueError(f"clip: expected None with training=True, got {value}")
-    return check_bound("clip", value)
+def check_flag(name: str, value: Any) -> bool:
+    """Return `value` as a bool; anything has a truth."""
+    return bool(value)
 
 
 def check_activation(name: str, value: Any) -> Activation:
     """Return an activation, given by its name or as (name, alpha[, beta]), with all its parts."""
+    if isinstance(value, str) and value in BY_NAME:
+        return BY_NAME[value]
     parts = (value,) if isinstance(value, str) else value
     if not (isinstance(parts, tuple | list) and parts and isinstance(parts[0], str)):
         raise TypeError(f"{name}: expected a name or (name, alpha[, beta]), got {value!r}")
@@ -106,8 +112,7 @@ def check_activation(name: str, value: Any) -> Activation:
 def shortest(activation: Activation) -> ActivationLike:
     """Return an activation as a user would write it."""
     name = activation[0]
-    plain = activation == check_activation("", name)
-    return name if plain else activation[: 1 + len(ACTIVATIONS[name])]
+    return name if activation == BY_NAME[name] else activation[: 1 + len(ACTIVATIONS[name])]
 
 
 def check_activations(values: Any, roles: tuple[str, ...]) -> tuple[Activation, ...]:
@@ -119,3 +124,20 @@ def check_activations(values: Any, roles: tuple[str, ...]) -> tuple[Activation, 
             f"activations: expected {len(roles)} ({', '.join(roles)}), got {len(values)}"
         )
     return tuple(check_activation(f"activations[{k}]", value) for k, value in enumerate(values))
+
+
+# what a cell can be told beside arrays and activations, by functions and layers alike
+OPTIONS: dict[str, Callable[[str, Any], Any]] = {
+    "coupled": check_flag,
+    "reset_after": check_flag,
+    "nonlinearity": check_activation,
+    "clip": check_bound,
+    "cell_clip": check_bound,
+    "proj_clip": check_bound,
+}
+
+
+def number_of(activation: Activation) -> tuple[int, float, float]:
+    """Return an activation as the core knows it: with its place in ACTIVATIONS for its name."""
+    name, alpha, beta = activation
+    return list(ACTIVATIONS).index(name), alpha, beta

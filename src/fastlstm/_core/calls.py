@@ -7,7 +7,7 @@ b) A sequence is reversed by handing the core a view with negative stride; only 
    whose rows end at different times, are reversed inside.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._args.arrays import readable, readable_or_none
+from fastlstm._args.numbers import Activation, number_of
 from fastlstm._core import sequence_float32, sequence_float64
 
 CORES: dict[np.dtype, ModuleType] = {
@@ -56,7 +57,16 @@ def _zoneout(value: float | NDArray | None, turned: bool) -> float | NDArray | N
     return value[::-1] if turned else value
 
 
-def make_weights(core: Any, cell: str, w_ih: NDArray, w_hh: NDArray, b: NDArray | None, **options):
+def make_weights(
+    core: Any,
+    cell: str,
+    w_ih: NDArray,
+    w_hh: NDArray,
+    b: NDArray | None,
+    *,
+    activations: Iterable[Activation],
+    **options: Any,
+) -> Any:
     """Pack weights: `options` are those of the core's Weights."""
     for name in ("peephole", "w_proj", "layer_norm"):
         if options.get(name) is not None:
@@ -66,6 +76,7 @@ def make_weights(core: Any, cell: str, w_ih: NDArray, w_hh: NDArray, b: NDArray 
         readable(w_ih),
         readable(w_hh),
         None if b is None else readable(b)[np.newaxis],
+        activations=tuple(map(number_of, activations)),
         **options,
     )
 

@@ -22,7 +22,7 @@ class Weights:
         clip: float | None = None,
         cell_clip: float | None = None,
         proj_clip: float | None = None,
-        activations: tuple[tuple[str, float, float], ...] = ...,
+        activations: tuple[tuple[int, float, float], ...],
     ) -> None: ...
     def prepare_backward(
         self, w_ih: NDArray, w_hh: NDArray, w_proj: NDArray | None = None

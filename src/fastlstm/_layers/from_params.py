@@ -1,7 +1,7 @@
 """A layer made of given parameters, for everything that brings some from elsewhere.
 
-Decision: the options are checked by a layer of the least size, which then takes the sizes. So no
-memory is asked for before every array has the shape that the sizes, whoever wrote them, demand.
+Decision: a layer takes its arguments first and its memory last. So none is asked for before every
+array has the shape that the sizes, whoever wrote them, demand.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._args.arrays import REAL_DTYPES
-from fastlstm._args.numbers import check_size
 from fastlstm.layers import CELLS, GRU, LSTM, RNN
-
-# arguments of the constructors and their least values
-SIZES = {"input_size": 1, "hidden_size": 1, "num_layers": 1, "proj_size": 0}
 
 
 def _names(names: set[str]) -> str:
@@ -50,19 +46,17 @@ def assemble(
         if array.dtype not in REAL_DTYPES or array.dtype != dtype:
             wanted = dtype if dtype in REAL_DTYPES else "float32 or float64"
             raise TypeError(f"{name}: expected {wanted}, got {array.dtype}")
-    sizes = {n: check_size(n, config[n], least) for n, least in SIZES.items() if n in config}
-    if sizes["num_layers"] > len(params):
+    layer = CELLS[cell].__new__(CELLS[cell])
+    plain = layer._defaults()
+    for name in config:
+        if name not in plain and name != "rng":
+            raise TypeError(f"{name}: expected one of {', '.join([*plain, 'rng'])}")
+    layer._configure({**plain, **config, "dtype": dtype})
+    if layer.num_layers > len(params):
         raise ValueError(
             f"num_layers: expected no more than the {len(params)} parameters there are, "
-            f"got {sizes['num_layers']}"
+            f"got {layer.num_layers}"
         )
-    known = [*CELLS[cell](1, 1)._config(), "rng"]
-    for name in config:
-        if name not in known:
-            raise TypeError(f"{name}: expected one of {', '.join(known)}")
-    smallest = {name: min(size, 1) for name, size in sizes.items()}
-    layer = CELLS[cell](**{**config, **smallest}, dtype=dtype)
-    vars(layer).update(sizes)
     shapes = layer._shapes()
     missing, unknown = shapes.keys() - params.keys(), params.keys() - shapes.keys()
     if missing or unknown:
@@ -73,5 +67,6 @@ def assemble(
     for name, shape in shapes.items():
         if params[name].shape != shape:
             raise ValueError(f"{name}: expected {shape}, got {params[name].shape}")
+    layer._rng = np.random.default_rng(config.get("rng"))
     layer._own(np.concatenate([params[name].ravel() for name in shapes]))
     return layer

@@ -6,19 +6,38 @@ b) Packed weights are kept between calls together with a fingerprint of the para
    made of. A call compares fingerprints (as fast as memory can be read), so a change in place is
    always seen and unchanged weights are never packed again.
 c) Packed weights are never modified, only replaced: any number of threads may run one layer.
-d) A subclass names its cell, the shapes of a direction's weights and the options of the core; the
-   state of a cell without c is one array, else the pair (h, c).
+d) A subclass has the arguments of its cell; `_args.cells` knows all else of it. The state of a cell
+   without c is one array, else the pair (h, c).
+e) The core trusts what it is given. So sizes, options and `params` are read-only, the core gets
+   views of its own, and a pickled state is checked as the arguments of a constructor are. Dropout
+   and the like, on which no memory depends, may be set, and are checked again.
 """
 
 import inspect
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from fastlstm._args.arrays import REAL_DTYPES, check_lengths, check_optional, check_real
-from fastlstm._args.numbers import check_probability, check_size, shortest
+from fastlstm._args.arrays import (
+    check_array,
+    check_lengths,
+    check_optional,
+    check_real,
+    check_real_dtype,
+)
+from fastlstm._args.cells import PARAMETERS, PLAIN, Cell, find_cell
+from fastlstm._args.numbers import (
+    OPTIONS,
+    check_activations,
+    check_flag,
+    check_probability,
+    check_size,
+    shortest,
+)
 from fastlstm._core.calls import (
     CORES,
     Masks,
@@ -28,19 +47,39 @@ from fastlstm._core.calls import (
     state_at,
 )
 from fastlstm._core.checkpoints import Checkpoints, segment_length
+from fastlstm._layers.fixed import FLAT, Fixed, Params, check_flat
 from fastlstm._layers.stream import STREAMS
 
 LayerState = Any  # (h, c) or h, of shape (num_layers * num_directions, B, R or H)
 
-# parameter kinds in the order of the flat buffer, and the argument of the array API each one is
-KINDS = {
-    "weight_ih": "w_ih",
-    "weight_hh": "w_hh",
-    "bias": "b",
-    "weight_hr": "w_proj",
-    "peephole": "peephole",
-    "layer_norm": "layer_norm",
+
+# the arguments of constructors that are attributes, in the order of `repr`, each with its check
+ARGUMENTS: dict[str, Callable[..., Any]] = {
+    "input_size": check_size,
+    "hidden_size": check_size,
+    "num_layers": check_size,
+    "bias": check_flag,
+    "batch_first": check_flag,
+    "dropout": check_probability,
+    "bidirectional": check_flag,
+    "reverse": check_flag,
+    "input_dropout": check_probability,
+    "recurrent_dropout": check_probability,
+    "zoneout_h": check_probability,
+    "proj_size": partial(check_size, least=0),
+    "peephole": check_flag,
+    "layer_norm": check_flag,
+    "zoneout_c": check_probability,
+    **OPTIONS,
+    "activations": check_activations,
+    "dtype": check_real_dtype,
 }
+# those on which neither memory nor packed weights depend
+CHANGEABLE = {"batch_first", "dropout", "input_dropout", "recurrent_dropout"}
+CHANGEABLE |= {"zoneout_h", "zoneout_c"}
+# what `_configure` and `_own` make of them and of `flat`
+DERIVED = {"params", "_cell", "_cell_options", "_layout", "_weights", "_names", "_parts", "_packed"}
+DERIVED |= {"_core"}
 
 
 class Gradients(NamedTuple):
@@ -82,57 +121,75 @@ class Tape(NamedTuple):
         return f"<Tape of {self.layer!r}, {self.nbytes / 1e6:.1f} MB>"
 
 
-class Recurrent:
+class Recurrent(Fixed):
     """A stack of recurrent layers, in one direction or both; see `LSTM`, `GRU` and `RNN`."""
 
     cell: ClassVar[str]
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    reverse: bool
+    input_dropout: float
+    recurrent_dropout: float
+    zoneout_h: float
+    zoneout_c: float = 0.0
+    dtype: np.dtype
+    _cell: Cell
     _cell_options: dict[str, Any]
-    # blocks of a row of gates in the core, by name
-    _blocks: ClassVar[tuple[str, ...]]
+    _fixed = FLAT | {"cell", *ARGUMENTS} - CHANGEABLE
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        *,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-        reverse: bool,
-        input_dropout: float,
-        recurrent_dropout: float,
-        zoneout_h: float,
-        zoneout_c: float = 0.0,
-        dtype: DTypeLike,
-        rng: np.random.Generator | int | None,
-    ):
-        self.input_size = check_size("input_size", input_size)
-        self.hidden_size = check_size("hidden_size", hidden_size)
-        self.num_layers = check_size("num_layers", num_layers)
-        self.bias = bool(bias)
-        self.batch_first = bool(batch_first)
-        self.bidirectional = bool(bidirectional)
-        self.reverse = bool(reverse)
-        if self.reverse and self.bidirectional:
-            raise ValueError("reverse: expected False for both directions, got True")
-        self.dropout = check_probability("dropout", dropout)
-        self.input_dropout = check_probability("input_dropout", input_dropout)
-        self.recurrent_dropout = check_probability("recurrent_dropout", recurrent_dropout)
-        self.zoneout_h = check_probability("zoneout_h", zoneout_h)
-        self.zoneout_c = check_probability("zoneout_c", zoneout_c)
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in REAL_DTYPES:
-            raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
+    def __init__(self, rng: np.random.Generator | int | None, **arguments: Any):
+        self._configure(arguments)
         self._rng = np.random.default_rng(rng)
         bound = 1 / np.sqrt(self.hidden_size)
-        size = sum(map(math.prod, self._shapes().values()))
-        self._own(self._rng.uniform(-bound, bound, size).astype(self.dtype))
+        self._own(self._rng.uniform(-bound, bound, self._size()).astype(self.dtype))
+
+    def _configure(self, arguments: Mapping[str, Any]) -> None:
+        """Take the arguments of the constructor, checked. No memory is asked for yet."""
+        own = vars(self)
+        for name in ARGUMENTS:
+            if name in arguments:
+                own[name] = self._check(name, arguments[name])
+        if self.reverse and self.bidirectional:
+            raise ValueError("reverse: expected False for both directions, got True")
+        self._cell = find_cell(self.cell, own)
+        options = {name: own[name] for name in (*OPTIONS, "activations") if name in own}
+        if "nonlinearity" in options:
+            options["activations"] = (options.pop("nonlinearity"),)
+        self._cell_options = options
+
+    def _check(self, name: str, value: Any) -> Any:
+        if name == "activations":
+            return check_activations(value, PLAIN[self.cell].roles)
+        return ARGUMENTS[name](name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in CHANGEABLE:
+            if name not in vars(self):
+                raise AttributeError(f"{name}: is no argument of {type(self).__name__}")
+            value = self._check(name, value)
+        super().__setattr__(name, value)
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        """Return the names of the arguments in ARGUMENTS with their defaults."""
+        owner = next(base for base in cls.__mro__ if "cell" in vars(base))
+        signature = inspect.signature(owner).parameters
+        return {name: signature[name].default for name in ARGUMENTS if name in signature}
 
     def _weight_shapes(self, I: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the weights of one direction, by their kinds, in the order of KINDS."""
-        raise NotImplementedError
+        """Shapes of the weights of one direction, by the beginnings of their names."""
+        shapes = self._cell.shapes(0, 0, I, self.hidden_size, self.output_size)
+        named = {argument: PARAMETERS[argument] for argument in self._cell.parameters}
+        return {
+            kind: shapes[argument]
+            for argument, (kind, asked) in named.items()
+            if asked is None or vars(self)[asked]
+        }
 
     @property
     def output_size(self) -> int:
@@ -163,18 +220,23 @@ class Recurrent:
             for kind, shape in self._weight_shapes(self._input_size(layer)).items()
         }
 
+    def _size(self) -> int:
+        """Return the number of parameters."""
+        return sum(map(math.prod, self._shapes().values()))
+
     def _views(self, flat: NDArray) -> dict[str, NDArray]:
         return {name: flat[part].reshape(shape) for name, part, shape in self._layout}
 
     def _own(self, flat: NDArray) -> None:
-        """Make `flat` the parameters."""
+        """Make `flat` the parameters: of the right length and type, contiguous and aligned."""
         self._layout: list[tuple[str, slice, tuple[int, ...]]] = []
         start = 0
         for name, shape in self._shapes().items():
             self._layout.append((name, slice(start, start + math.prod(shape)), shape))
             start += math.prod(shape)
-        self.flat = flat
-        self.params = self._views(flat)
+        vars(self).update(flat=flat, params=Params(self._views(flat)))
+        # others than those of params, whose shape anybody may set
+        self._weights = self._views(flat)
         # per layer and direction: the names of its parameters by the argument that each one is,
         # the part of flat that they are, what is packed of them
         self._names: list[list[dict[str, str]]] = []
@@ -186,7 +248,7 @@ class Recurrent:
             self._parts.append([])
             self._packed.append([None] * self.num_directions)
             for suffix in self._suffixes(layer):
-                names = {argument: f"{kind}_{suffix}" for kind, argument in KINDS.items()}
+                names = {a: f"{kind}_{suffix}" for a, (kind, _) in PARAMETERS.items()}
                 names = {argument: n for argument, n in names.items() if n in self.params}
                 size = sum(self.params[n].size for n in names.values())
                 self._names[layer].append(names)
@@ -195,40 +257,38 @@ class Recurrent:
         self._core = CORES[self.dtype]
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("params", "_layout", "_names", "_parts", "_packed", "_core")
-        return {name: value for name, value in self.__dict__.items() if name not in derived}
+        state = {name: value for name, value in vars(self).items() if name not in DERIVED}
+        return state | self._config()  # activations as they may be given
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._own(state["flat"])
+        names = [*self._defaults(), "flat", "_rng"]
+        if missing := [name for name in names if name not in state]:
+            raise ValueError(f"state: expected {', '.join(missing)} too")
+        others = {name: value for name, value in state.items() if name not in names}
+        for name in others:  # attributes of a subclass
+            if name in DERIVED or name in self._fixed or hasattr(Recurrent, name):
+                raise ValueError(f"state: expected no {name}")
+        self._configure({name: state[name] for name in self._defaults()})
+        vars(self).update(others)
+        self._rng = np.random.default_rng(state["_rng"])
+        if self.num_layers > np.size(state["flat"]):
+            raise ValueError(f"num_layers: expected fewer than parameters, got {self.num_layers}")
+        self._own(check_flat(state["flat"], self._size(), self.dtype))
 
     def _config(self) -> dict[str, Any]:
         """Return the arguments that make a layer like this one, but for `rng` and `dtype`."""
-        return {
-            "input_size": self.input_size,
-            "hidden_size": self.hidden_size,
-            "num_layers": self.num_layers,
-            "bias": self.bias,
-            "batch_first": self.batch_first,
-            "dropout": self.dropout,
-            "bidirectional": self.bidirectional,
-            "reverse": self.reverse,
-            "input_dropout": self.input_dropout,
-            "recurrent_dropout": self.recurrent_dropout,
-            "zoneout_h": self.zoneout_h,
-        }
-
-    def _cell_config(self) -> dict[str, Any]:
-        activations = tuple(map(shortest, self._cell_options["activations"]))
-        return self._cell_options | {"activations": activations}
+        config = {name: vars(self)[name] for name in ARGUMENTS if name in vars(self)}
+        del config["dtype"]
+        if "nonlinearity" in config:
+            config["nonlinearity"] = shortest(config["nonlinearity"])
+        if "activations" in config:
+            config["activations"] = tuple(map(shortest, config["activations"]))
+        return config
 
     def __repr__(self) -> str:
-        config = self._config()
+        config, plain = self._config(), self._defaults()
         sizes = [str(config.pop(name)) for name in ("input_size", "hidden_size")]
-        plain = inspect.signature(type(self)).parameters
-        others = [
-            f"{name}={value!r}" for name, value in config.items() if value != plain[name].default
-        ]
+        others = [f"{name}={value!r}" for name, value in config.items() if value != plain[name]]
         if self.dtype != np.float32:
             others.append(f"dtype={self.dtype}")
         return f"{type(self).__name__}({', '.join([*sizes, *others])})"
@@ -239,7 +299,7 @@ class Recurrent:
         packed = self._packed[layer][direction]
         if packed is not None and packed[0] == fingerprint and not training:
             return packed[1]
-        arrays = {a: self.params[name] for a, name in self._names[layer][direction].items()}
+        arrays = {a: self._weights[name] for a, name in self._names[layer][direction].items()}
         if packed is None or packed[0] != fingerprint:
             options = {"b": None, **arrays, **self._cell_options}
             packed = (fingerprint, make_weights(self._core, self.cell, **options))
@@ -260,17 +320,31 @@ class Recurrent:
             raise TypeError(f"x: expected {self.dtype}, the dtype of the layer, got {x.dtype}")
         return x.transpose(1, 0, 2) if self.batch_first else x
 
+    def _state_shapes(self, B: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of h and, if there is one, of c."""
+        N = self.num_layers * self.num_directions
+        return (N, B, self.output_size), (N, B, self.hidden_size)
+
     def _check_state(
         self, name: str, state: LayerState, B: int
     ) -> tuple[NDArray | None, NDArray | None]:
-        """Return h and c; here for cells without c."""
-        shape = (self.num_layers * self.num_directions, B, self.output_size)
-        return check_optional(name, state, shape, self.dtype), None
+        """Return h and c, None where it is not given or the cell has no c."""
+        if state is None:
+            return None, None
+        h, c = self._state_shapes(B)
+        if not self._cell.has_c:
+            return check_array(name, state, h, self.dtype), None
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            raise TypeError(f"{name}: expected a pair (h, c), got {type(state).__name__}")
+        return (
+            check_optional(f"{name}[0]", state[0], h, self.dtype),
+            check_optional(f"{name}[1]", state[1], c, self.dtype),
+        )
 
     def _empty_state(self, B: int) -> tuple[NDArray, NDArray | None]:
-        """Return arrays for h and c; here for cells without c."""
-        N = self.num_layers * self.num_directions
-        return np.empty((N, B, self.output_size), self.dtype), None
+        """Return arrays for h and c, None where the cell has no c."""
+        h, c = self._state_shapes(B)
+        return np.empty(h, self.dtype), np.empty(c, self.dtype) if self._cell.has_c else None
 
     # --- masks ------------------------------------------------------------------------------------
 
@@ -577,12 +651,12 @@ class Recurrent:
             for direction, suffix in enumerate(self._suffixes(layer)):
                 turned = self._starts_at_end(direction) and not tape.ragged
                 arrays = {}
-                for name in (*self._blocks, *("c" * (self.cell == "lstm")), "h"):
+                blocks = self._cell.blocks
+                for name in (*blocks, *self._cell.states[::-1]):
                     F = self.output_size if name == "h" else self.hidden_size
                     arrays[name] = np.zeros((T, B, F), self.dtype)
                     out = arrays[name][::-1] if turned else arrays[name]
-                    block = self._blocks.index(name) if name in self._blocks else -1
-                    self._core.copy_from_tape(tapes[direction], name, block, out)
+                    self._core.copy_from_tape(tapes[direction], name, blocks.find(name), out)
                 arrays.pop("q", None)
                 traces[suffix] = arrays
         return traces

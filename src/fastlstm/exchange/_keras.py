@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._args.cells import Cell, find_cell, join_biases, split_bias
 from fastlstm._layers.from_params import assemble
 from fastlstm._layers.recurrent import Recurrent
 from fastlstm.exchange._arrays import (
     HARMLESS,
     cell_of,
     check_expressible,
-    join_biases,
-    split_bias,
     to_array,
 )
 from fastlstm.layers import GRU, LSTM, RNN
@@ -121,26 +120,27 @@ def to_keras(layer: Recurrent) -> list[list[NDArray]]:
     [(3, 24), (8, 24), (2, 24)]
     """
     check_expressible(layer, "Keras", HARMLESS | {"reset_after", "activations", "nonlinearity"})
+    cell = find_cell(layer.cell, layer._config())
     weights: list[list[NDArray]] = []
     for k in range(layer.num_layers):
         weights.append([])
         for suffix in layer._suffixes(k):
             for kind in ("weight_ih", "weight_hh"):
-                weights[k].append(_reordered(layer.cell, layer.params[f"{kind}_{suffix}"]).T.copy())
+                weights[k].append(_reordered(cell, layer.params[f"{kind}_{suffix}"]).T.copy())
             if not layer.bias:
                 continue
             bias = layer.params[f"bias_{suffix}"]
-            if len(bias) == 4 * layer.hidden_size and layer.cell == "gru":
-                rows = [_reordered("gru", row) for row in split_bias("gru", bias)]
+            if len(cell.bias) > cell.G:
+                rows = [_reordered(cell, row) for row in split_bias(cell, bias)]
                 weights[k].append(np.stack(rows))
             else:
-                weights[k].append(_reordered(layer.cell, bias).copy())
+                weights[k].append(_reordered(cell, bias).copy())
     return weights
 
 
-def _reordered(cell: str, array: NDArray) -> NDArray:
+def _reordered(cell: Cell, array: NDArray) -> NDArray:
     """Return the rows of a GRU in the order z, r, n for r, z, n, or the reverse."""
-    if cell != "gru":
+    if cell.kind != "gru":
         return array
     first, second, third = np.split(array, 3)
     return np.concatenate([second, first, third])
@@ -161,14 +161,14 @@ def _read_direction(
     params[f"weight_ih_{suffix}"] = _reordered(cell, kernel.T)
     params[f"weight_hh_{suffix}"] = _reordered(cell, recurrent.T)
     for bias in biases:
-        two = cell == "gru" and bias.ndim == 2
+        two = cell.kind == "gru" and bias.ndim == 2
         if bias.shape != ((2, N) if two else (N,)):
             raise ValueError(f"{name}: expected a bias ({N},), got {bias.shape}")
         rows = [_reordered(cell, row) for row in np.atleast_2d(bias)]
-        params[f"bias_{suffix}"] = join_biases(name, cell, *rows) if two else rows[0]
-        if cell == "gru":
+        params[f"bias_{suffix}"] = join_biases(cell, *rows) if two else rows[0]
+        if cell.kind == "gru":
             config["reset_after"] = two
-    return cell, config
+    return cell.kind, config
 
 
 def _layer_options(name: str, layer: Any) -> dict[str, Any]:

@@ -5,14 +5,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fastlstm._args.cells import find_cell, join_biases, split_bias
 from fastlstm._layers.from_params import assemble
 from fastlstm._layers.recurrent import Recurrent
 from fastlstm.exchange._arrays import (
     HARMLESS,
     cell_of,
     check_expressible,
-    join_biases,
-    split_bias,
     to_array,
 )
 from fastlstm.layers import GRU, LSTM, RNN
@@ -63,7 +62,11 @@ def from_torch(source: Any, **options: Any) -> LSTM | GRU | RNN:
     for name in source:
         other, one = name.replace("bias_ih_", "bias_hh_"), name.replace("bias_ih_", "bias_")
         if other != name and other in params:
-            params[one] = join_biases(name, cell, params.pop(name), params.pop(other))
+            b_ih, b_hh = params.pop(name), params.pop(other)
+            if b_ih.ndim != 1 or b_ih.shape != b_hh.shape:
+                got = f"{b_ih.shape} and {b_hh.shape}"
+                raise ValueError(f"{name}: expected two biases alike, got {got}")
+            params[one] = join_biases(cell, b_ih, b_hh)
     config = {
         "input_size": I,
         "hidden_size": H,
@@ -73,7 +76,7 @@ def from_torch(source: Any, **options: Any) -> LSTM | GRU | RNN:
     }
     if "weight_hr_l0" in params:
         config["proj_size"] = R
-    return assemble(cell, params, config | options)
+    return assemble(cell.kind, params, config | options)
 
 
 def _module_options(module: Any) -> dict[str, Any]:
@@ -126,9 +129,10 @@ def to_torch(layer: Recurrent) -> dict[str, NDArray]:
         names = names | {"nonlinearity"}
     check_expressible(layer, "PyTorch", names)
     state = {}
+    cell = find_cell(layer.cell, layer._config())
     for name, array in layer.params.items():
         if name.startswith("bias_"):
-            b_ih, b_hh = split_bias(layer.cell, array)
+            b_ih, b_hh = split_bias(cell, array)
             state[name.replace("bias_", "bias_ih_")] = b_ih
             state[name.replace("bias_", "bias_hh_")] = b_hh
         else:

@@ -11,6 +11,7 @@ from onnx.backend.base import BackendRep
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from fastlstm._args.cells import PLAIN
 from fastlstm.functional import gru_forward, lstm_forward, rnn_forward
 from fastlstm.onnx._node import check_weights, read_node, read_weights
 
@@ -52,7 +53,7 @@ class _Recurrent(OpRun):
         ]
         y, *states = (
             np.stack([output[k] for output in outputs], axis=1 if k == 0 else 0)
-            for k in range(3 if node.kind == "LSTM" else 2)
+            for k in range(1 + len(PLAIN[node.kind.lower()].states))
         )
         if node.batch_first:
             y = y.transpose(2, 0, 1, 3)  # from (T, D, B, H)

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import defs, helper, numpy_helper
 
+from fastlstm._args.cells import PLAIN
 from fastlstm._args.numbers import check_size
 from fastlstm._commands.command import write_whole
 from fastlstm._layers.recurrent import Recurrent
@@ -129,7 +130,7 @@ class _Builder:
 
     def __init__(self, layer: Recurrent, lengths: bool, state: bool):
         self.layer = layer
-        self.states = ("h", "c") if layer.cell == "lstm" else ("h",)
+        self.states = PLAIN[layer.cell].states
         self.type = helper.np_dtype_to_tensor_dtype(layer.dtype)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []

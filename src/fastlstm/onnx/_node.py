@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastlstm._args.arrays import check_array, check_real
+from fastlstm._args.cells import PLAIN, find_cell, join_biases, split_bias
 from fastlstm._args.numbers import (
     ACTIVATIONS,
     ActivationLike,
@@ -24,11 +25,9 @@ from fastlstm._args.numbers import (
 )
 
 # our order of the gates, and ONNX's (which calls g "c")
-GATES = {"LSTM": ("ifgo", "iofg"), "GRU": ("rzn", "zrn"), "RNN": ("h", "h")}
+GATES = {kind.upper(): (cell.gates, cell.onnx) for kind, cell in PLAIN.items()}
 DEFAULT_ACTIVATIONS: dict[str, tuple[ActivationLike, ...]] = {
-    "LSTM": ("sigmoid", "tanh", "tanh"),
-    "GRU": ("sigmoid", "tanh"),
-    "RNN": ("tanh",),
+    kind.upper(): cell.activations for kind, cell in PLAIN.items()
 }
 REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
@@ -176,13 +175,8 @@ def read_weights(node: Node, weights: Weights, d: int) -> dict[str, NDArray]:
         "w_hh": move_blocks(weights.R[d], onnx, ours),
     }
     if weights.B is not None:
-        b, b_recurrent = (move_blocks(part, onnx, ours) for part in np.split(weights.B[d], 2))
-        if options.get("reset_after"):
-            H = len(b) // 3
-            b[: 2 * H] += b_recurrent[: 2 * H]
-            arrays["b"] = np.concatenate([b, b_recurrent[2 * H :]])
-        else:
-            arrays["b"] = b + b_recurrent
+        biases = (move_blocks(part, onnx, ours) for part in np.split(weights.B[d], 2))
+        arrays["b"] = join_biases(find_cell(node.kind.lower(), options), *biases)
     if weights.P is not None:
         peephole = move_blocks(weights.P[d], "iof", ours.replace("g", ""))
         arrays["peephole"] = peephole.reshape(-1, weights.R.shape[2])
@@ -201,11 +195,8 @@ def write_weights(
     ours, onnx = our_gates(kind, options), GATES[kind][1]
     B = P = None
     if b is not None:
-        rows = w_hh.shape[0]
-        b_recurrent = np.zeros_like(b[:rows])
-        if options.get("reset_after"):
-            b, b_recurrent[-w_hh.shape[1] :] = b[:rows], b[rows:]
-        B = np.concatenate([move_blocks(part, ours, onnx) for part in (b, b_recurrent)])
+        biases = split_bias(find_cell(kind.lower(), options), b)
+        B = np.concatenate([move_blocks(part, ours, onnx) for part in biases])
     if peephole is not None:
         P = move_blocks(peephole.reshape(-1), ours.replace("g", ""), "iof")
     return [move_blocks(w_ih, ours, onnx), move_blocks(w_hh, ours, onnx), B, P]
@@ -213,7 +204,7 @@ def write_weights(
 
 def our_gates(kind: str, options: Mapping[str, Any]) -> str:
     """Return the gates in our order; a coupled forget gate has no weights."""
-    return GATES[kind][0].replace("f", "" if options.get("coupled") else "f")
+    return find_cell(kind.lower(), options).gates
 
 
 def move_blocks(a: NDArray, before: str, after: str) -> NDArray:

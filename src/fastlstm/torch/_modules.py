@@ -101,7 +101,7 @@ class _Recurrent(torch.nn.RNNBase):
 
     def _weight_shapes(self) -> list[tuple[int, ...]]:
         L, D, H, R = self._sizes
-        N = CELLS[self.mode][1] * H
+        N = CELLS[self.mode].G * H
         shapes: list[tuple[int, ...]] = []
         for layer in range(L):
             one: list[tuple[int, ...]] = [(N, D * R if layer else self.input_size), (N, R)]

@@ -21,17 +21,16 @@ import torch
 from torch import Tensor
 
 from fastlstm._args.arrays import readable
+from fastlstm._args.cells import GRU, LSTM, RNN, join_biases
+from fastlstm._args.numbers import check_activation, check_activations
 from fastlstm._core.calls import CORES, make_weights, run_backward, run_forward
 
 _Optional = Tensor | None
 
-CELLS: dict[str, tuple[str, int, dict[str, Any]]] = {
-    # PyTorch's mode: the core's cell, number of gates, options of the core's weights
-    "LSTM": ("lstm", 4, {}),
-    "GRU": ("gru", 3, {}),
-    "RNN_TANH": ("rnn", 1, {"activations": (("tanh", 0.0, 0.0),)}),
-    "RNN_RELU": ("rnn", 1, {"activations": (("relu", 0.0, 0.0),)}),
-}
+CELLS = {"LSTM": LSTM, "GRU": GRU, "RNN_TANH": RNN, "RNN_RELU": RNN}  # by PyTorch's mode
+ACTIVATIONS = {
+    mode: check_activations(cell.activations, cell.roles) for mode, cell in CELLS.items()
+} | {"RNN_RELU": (check_activation("nonlinearity", "relu"),)}
 
 _said: set[str] = set()
 
@@ -65,17 +64,12 @@ def _lengths(batch_sizes: Tensor | None, rows: int):
     return np.repeat(np.arange(len(sizes), 0, -1), ends[::-1])
 
 
-def _bias(mode: str, b_ih: Any = None, b_hh: Any = None) -> Any:
-    """Return the core's one bias; the GRU's has a fourth part, within the reset."""
-    if b_ih is None:
-        return None
-    if mode != "GRU":
-        return b_ih + b_hh
-    n = 2 * len(b_ih) // 3
-    return np.concatenate([b_ih[:n] + b_hh[:n], b_ih[n:], b_hh[n:]])
-
-
 _kept: dict[int, tuple[Any, list, Any]] = {}  # by id of w_hh
+
+
+def _make_weights(mode: str, core: Any, w_ih: Any, w_hh: Any, bias: Any, w_proj: Any) -> Any:
+    kind, activations = CELLS[mode].kind, ACTIVATIONS[mode]
+    return make_weights(core, kind, w_ih, w_hh, bias, w_proj=w_proj, activations=activations)
 
 
 def _pack(mode: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, *biases, backward: bool):
@@ -89,8 +83,8 @@ def _pack(mode: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, *biases, b
     key = id(w_hh)
     _, then, weights = _kept.get(key, (None, [], None))
     if then[: len(now)] != now:
-        cell, _, options = CELLS[mode]
-        weights = make_weights(core, cell, w_ih_, w_hh_, _bias(mode, *b), w_proj=w_hr_, **options)
+        bias = join_biases(CELLS[mode], *b) if b and b[0] is not None else None
+        weights = _make_weights(mode, core, w_ih_, w_hh_, bias, w_hr_)
         _kept[key] = weakref.ref(w_hh, lambda _: _kept.pop(key, None)), now, weights
     if backward:
         weights.prepare_backward(w_ih_, w_hh_, w_hr_)
@@ -126,7 +120,7 @@ def _forward(
         inputs,
         _sequence(y),
         initial=(_array(h_0), _array(c_0)),
-        final=(_array(h_n), _array(c_n) if mode == "LSTM" else None),
+        final=(_array(h_n), _array(c_n) if CELLS[mode].has_c else None),
         lengths=_lengths(batch_sizes, x.shape[0]),
         reverse=reverse,
         training=keep_tape,
@@ -139,8 +133,8 @@ def _forward(
 
 def _output_shapes(mode, x, w_hh, B):
     """Return the shapes of y, h_n and c_n."""
-    N, R = w_hh.shape
-    return (*x.shape[:-1], R), (B, R), (B, N // 4) if mode == "LSTM" else (0,)
+    cell, (N, R) = CELLS[mode], w_hh.shape
+    return (*x.shape[:-1], R), (B, R), (B, N // cell.G) if cell.has_c else (0,)
 
 
 def _gradients(
@@ -185,8 +179,8 @@ def _gradients(
 
 def _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted):
     """Return the shapes of what `_gradients` returns."""
-    N, R = w_hh.shape
-    H = N // CELLS[mode][1]
+    cell, (N, R) = CELLS[mode], w_hh.shape
+    H = N // cell.G
     return (
         x.shape if wanted[0] else None,
         (B, R) if wanted[1] else None,
@@ -194,7 +188,7 @@ def _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted):
         w_ih.shape,
         w_hh.shape,
         None if w_hr is None else w_hr.shape,
-        (N + H if mode == "GRU" else N,) if wanted[3] else None,
+        (len(cell.bias) * H,) if wanted[3] else None,
     )
 
 
@@ -210,12 +204,11 @@ def _(mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_sizes, B, reverse, 
 
 def _tape_size(mode, x, w_hh, w_hr, batch_sizes, B):
     """Return the bytes of a tape, whose layout the core knows; sizes of x may be symbols."""
-    cell, gates, options = CELLS[mode]
     dtype = np.dtype(str(x.dtype).removeprefix("torch."))
     N, R = map(int, w_hh.shape)
-    w_proj = None if w_hr is None else np.zeros((R, N // gates), dtype)
+    w_proj = None if w_hr is None else np.zeros((R, N // CELLS[mode].G), dtype)
     some = np.zeros((N, 1), dtype), np.zeros((N, R), dtype)
-    weights = make_weights(CORES[dtype], cell, *some, None, w_proj=w_proj, **options)
+    weights = _make_weights(mode, CORES[dtype], *some, None, w_proj)
     rows = x.shape[0] * B if batch_sizes is None else x.shape[0]
     return CORES[dtype].tape_bytes(weights, rows, B)
 
@@ -271,7 +264,7 @@ def _differentiate(ctx, dy, dh_n, dc_n, _):
     *tensors, batch_sizes, tape = ctx.saved_tensors
     needed = [t is not None and n for t, n in zip(tensors, ctx.needs_input_grad[1:], strict=False)]
     rest = batch_sizes, ctx.B, ctx.reverse
-    if ctx.mode != "LSTM":
+    if not CELLS[ctx.mode].has_c:
         dc_n = None
     if torch.is_grad_enabled():
         say_once("gradients of gradients")
@@ -331,9 +324,9 @@ def _pytorch_gradients(mode, tensors, rest, needed, output_gradients):
 
 def _pytorch_recurrence(mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_sizes, B, reverse):
     """Return y, h_n and perhaps c_n of PyTorch's own, which has reverse only beside forward."""
-    H, R, D = w_hh.shape[0] // CELLS[mode][1], w_hh.shape[1], 2 if reverse else 1
+    H, R, D = w_hh.shape[0] // CELLS[mode].G, w_hh.shape[1], 2 if reverse else 1
     state = (x.new_zeros(B, R) if h_0 is None else h_0).expand(D, B, R)
-    if mode == "LSTM":
+    if CELLS[mode].has_c:
         state = state, (x.new_zeros(B, H) if c_0 is None else c_0).expand(D, B, H)
     weights = [w for w in (w_ih, w_hh, b_ih, b_hh, w_hr) if w is not None] * D
     options = b_ih is not None, 1, 0.0, False, reverse  # layers, dropout, training

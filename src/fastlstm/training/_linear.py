@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastlstm._args.arrays import REAL_DTYPES, check_dtype
+from fastlstm._args.arrays import check_dtype, check_real_dtype
 from fastlstm._args.numbers import check_size
+from fastlstm._layers.fixed import FLAT, Fixed, Params, check_flat
 
 
 class LinearGradients(NamedTuple):
@@ -18,7 +19,7 @@ class LinearGradients(NamedTuple):
     flat: NDArray
 
 
-class Linear:
+class Linear(Fixed):
     """An affine map of the last axis, ``y = x @ weight.T + bias``.
 
     Parameters
@@ -38,7 +39,7 @@ class Linear:
         ``weight`` (out_features, in_features) and ``bias`` (out_features,), writable views of
         `flat`.
     flat : ndarray
-        All parameters in one dimension.
+        All parameters in one dimension. Neither this nor the arguments can be set.
 
     Raises
     ------
@@ -56,8 +57,11 @@ class Linear:
     (5, 4, 2)
     """
 
-    params: dict[str, NDArray]
-    flat: NDArray
+    in_features: int
+    out_features: int
+    bias: bool
+    dtype: np.dtype
+    _fixed = FLAT | {"in_features", "out_features", "bias", "dtype"}
 
     def __init__(
         self,
@@ -68,16 +72,22 @@ class Linear:
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        self.in_features = check_size("in_features", in_features)
-        self.out_features = check_size("out_features", out_features)
-        self.bias = bool(bias)
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in REAL_DTYPES:
-            raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
+        size = self._configure(in_features, out_features, bias, dtype)
         bound = 1 / math.sqrt(self.in_features)
-        size = self.out_features * (self.in_features + self.bias)
-        self.flat = np.random.default_rng(rng).uniform(-bound, bound, size).astype(self.dtype)
-        self.params = self._views(self.flat)
+        self._own(np.random.default_rng(rng).uniform(-bound, bound, size).astype(self.dtype))
+
+    def _configure(self, in_features: Any, out_features: Any, bias: Any, dtype: Any) -> int:
+        """Take the arguments, checked; return the number of parameters."""
+        vars(self).update(
+            in_features=check_size("in_features", in_features),
+            out_features=check_size("out_features", out_features),
+            bias=bool(bias),
+            dtype=check_real_dtype("dtype", dtype),
+        )
+        return self.out_features * (self.in_features + self.bias)
+
+    def _own(self, flat: NDArray) -> None:
+        vars(self).update(flat=flat, params=Params(self._views(flat)))
 
     def _views(self, flat: NDArray) -> dict[str, NDArray]:
         """Name the parts of a flat buffer."""
@@ -97,8 +107,10 @@ class Linear:
         return {name: value for name, value in vars(self).items() if name != "params"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self.params = self._views(self.flat)
+        flat, *arguments = (
+            state[name] for name in ("flat", "in_features", "out_features", "bias", "dtype")
+        )
+        self._own(check_flat(flat, self._configure(*arguments), self.dtype))
 
     def __call__(self, x: ArrayLike) -> NDArray:
         """Return y (..., out_features) of x (..., in_features).

@@ -83,6 +83,7 @@ class _Optimizer:
     def __init__(
         self, parameters: Sequence[HasFlat | NDArray], lr: float, weight_decay: float
     ) -> None:
+        self._parameters = parameters
         self._flats = _flats("parameters", parameters)
         for flat in self._flats:
             if not flat.flags.writeable:
@@ -90,6 +91,14 @@ class _Optimizer:
         self.lr = check_not_negative("lr", lr)
         self.weight_decay = check_not_negative("weight_decay", weight_decay)
         self.t = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_flats"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # joblib keeps apart two references to one array, but not two to one module
+        vars(self).update(state)
+        self._flats = _flats("parameters", self._parameters)
 
     def step(self, gradients: Sequence[HasFlat | NDArray]) -> None:
         """Update the parameters in place.
@@ -115,6 +124,10 @@ class _Optimizer:
                 raise TypeError(f"gradients[{k}]: expected {w.dtype}, got {g.dtype}")
             if g.shape != w.shape:
                 raise ValueError(f"gradients[{k}]: expected {w.shape}, got {g.shape}")
+            for name in self._moments:  # public, and the arithmetic trusts it
+                moments = getattr(self, name)
+                if moments and moments[k].shape != w.shape:
+                    raise ValueError(f"{name}[{k}]: expected {w.shape}, got {moments[k].shape}")
         self.t += 1
         for k, g in enumerate(flats):
             self._update(k, self._flats[k], g)

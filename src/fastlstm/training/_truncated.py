@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastlstm._args.arrays import check_lengths, check_optional
+from fastlstm._args.cells import PLAIN
 from fastlstm._args.numbers import check_size
 from fastlstm._layers.recurrent import Gradients, Recurrent, Tape
 
@@ -231,7 +232,7 @@ def gradient_flow(
 
     flow = {"h": np.empty((T + 1, B), layer.dtype)}
     dstate: Any = upstream[None]
-    if layer.cell == "lstm":
+    if PLAIN[layer.cell].has_c:
         flow["c"] = np.empty((T + 1, B), layer.dtype)
         dstate = dstate, np.zeros((1, B, layer.hidden_size), layer.dtype)
     _put_norms(flow, T, dstate)

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import fastlstm
-from fastlstm._commands.bench.measure import GATES, KINDS, Case, Problem, check_equal, median_times
+from fastlstm._args.cells import PLAIN
+from fastlstm._commands.bench.measure import KINDS, Case, Problem, check_equal, median_times
 from fastlstm._commands.bench.peers import PEERS, Peer, opened
 from fastlstm._commands.bench.roofline import Roofline
 from fastlstm._commands.bench.table import Result, describe, header, row
@@ -117,7 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="same as --kind train",
     )
     parser.add_argument(
-        "--cell", choices=GATES, nargs="+", default=["lstm"], help="kinds of layers, each in turn"
+        "--cell", choices=PLAIN, nargs="+", default=["lstm"], help="kinds of layers, each in turn"
     )
     parser.add_argument(
         "--peers",

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastlstm._args.cells import PLAIN
+
 Call = Callable[[], Sequence[Any]]
 
 KINDS = ("forward", "train", "ragged", "step", "fit")
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}  # blocks of rows of the weights, by cell
 
 # relative to the largest element; gradients are sums over all rows and steps
 TOLERANCE = {np.dtype(np.float32): 2e-4, np.dtype(np.float64): 1e-9}
@@ -75,12 +76,12 @@ class Problem:
             return rng.uniform(-1, 1, shape).astype(self.dtype)
 
         scale = self.dtype.type(H**-0.5)
-        rows = GATES[cell] * H
+        rows = PLAIN[cell].G * H
         self.x, self.dy = uniform(T, B, I), uniform(T, B, H)
         self.w_ih, self.w_hh, self.b = (
             scale * uniform(rows, I),
             scale * uniform(rows, H),
-            scale * uniform(rows + H * (cell == "gru")),
+            scale * uniform(len(PLAIN[cell].bias) * H),
         )
         self.lengths = rng.integers(1, T + 1, B) if kind == "ragged" else None
         if self.lengths is not None:
@@ -101,7 +102,7 @@ class Problem:
         """
         kind, T, B, I, H, cell = self.case
         rows = T * B if self.lengths is None else int(self.lengths.sum())
-        products = 2 * rows * GATES[cell] * H
+        products = 2 * rows * PLAIN[cell].G * H
         if kind == "fit":
             return products * (2 * I + 3 * H) + 3 * 2 * B * H
         return products * (I + H) * (3 if self.trains else 1)

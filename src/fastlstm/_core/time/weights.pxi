@@ -61,19 +61,11 @@ cdef int[4] GRU_ORDER = [2, 0, 1, 3]
 cdef int[4] RESET_BEFORE_ORDER = [2, 0, 1, -1]
 cdef int[4] AS_GIVEN = [0, 1, 2, -1]  # W_hh of the GRU, weights of the coupled LSTM
 
-ACTIVATIONS = (  # in the order of csrc/kernels.h
-    "sigmoid", "tanh", "relu", "affine", "leaky_relu", "thresholded_relu", "scaled_tanh",
-    "hard_sigmoid", "elu", "softsign", "softplus")
-PLAIN_LSTM = (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0))
 
 
 cdef activation activation_of(tuple given) except *:
-    """Name, alpha, beta as the kernels want them."""
-    cdef activation a
-    a.kind = ACTIVATIONS.index(given[0])
-    a.alpha = given[1]
-    a.beta = given[2]
-    return a
+    """From kind, alpha and beta; the kinds are numbered in csrc/kernels.h."""
+    return activation(given[0], given[1], given[2])
 
 
 cdef real bound_of(object bound) except? -1:
@@ -338,9 +330,9 @@ cdef class Weights:
         self, str cell, const real[:, :] w_ih, const real[:, :] w_hh, const real[:, :] b, *,
         bint reset_after=True, const real[:, :] peephole=None, const real[:, :] w_proj=None,
         const real[:, :] layer_norm=None, bint coupled=False, clip=None, cell_clip=None,
-        proj_clip=None, tuple activations=PLAIN_LSTM,
+        proj_clip=None, tuple activations,
     ):
-        """b is (1, its length); activations are tuples of name, alpha, beta."""
+        """b is (1, its length); activations are tuples of kind, alpha, beta."""
         cdef PackedWeights *packed = &self.packed
         cdef cell_options *options = &packed.options
         cdef ptrdiff_t I = w_ih.shape[1], R = w_hh.shape[1], N = w_hh.shape[0]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 import fastlstm
 from fastlstm import training
+from fastlstm._args.cells import PLAIN
 from fastlstm._commands.bench.measure import ADAM, KINDS, Call, Problem
 
 
@@ -100,7 +101,7 @@ def _fit(layer: Any, problem: Problem) -> Call:
     linear.params["bias"][...] = problem.b_out
     adam = training.Adam([layer, linear], **ADAM)
     parameters = *_parts(layer.params, problem), *linear.params.values()
-    has_c = problem.case.cell == "lstm"
+    has_c = PLAIN[problem.case.cell].has_c
 
     def fit() -> Sequence[Any]:
         _, state, tape = layer.forward(problem.x)

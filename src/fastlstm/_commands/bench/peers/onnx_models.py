@@ -7,16 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._commands.bench.measure import GATES, Call, Problem
+from fastlstm._args.cells import PLAIN, split_bias
+from fastlstm._commands.bench.measure import Call, Problem
 from fastlstm._commands.bench.peers.base import Peer
-
-# where ONNX's gates are among ours: i, o, f, g; z, r, n
-ORDER = {"lstm": [0, 3, 1, 2], "gru": [1, 0, 2], "rnn": [0]}
-
-
-def states(problem: Problem) -> tuple[str, ...]:
-    """Return the names of the states."""
-    return ("h", "c") if problem.case.cell == "lstm" else ("h",)
 
 
 def onnx_model(problem: Problem) -> bytes:
@@ -26,33 +19,32 @@ def onnx_model(problem: Problem) -> bytes:
     PyTorch.
     """
     onnx: Any = importlib.import_module("onnx")
-    _, T, B, I, H, cell = problem.case
-    GH = GATES[cell] * H
+    _, T, B, I, H, kind = problem.case
+    cell = PLAIN[kind]
+    GH = cell.G * H
     state = [1, B, H]
-    firsts = [f"{name}_0" for name in states(problem)]
-    lasts = [f"{name}_n" for name in states(problem)]
+    firsts = [f"{name}_0" for name in cell.states]
+    lasts = [f"{name}_n" for name in cell.states]
+    order = [cell.gates.index(gate) for gate in cell.onnx]
 
     def value(name: str, shape: list[int]) -> Any:
         return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
     def ordered(array: NDArray) -> NDArray:
-        return array.reshape(GATES[cell], H, -1)[ORDER[cell]].reshape(1, GH, -1)
+        return array.reshape(cell.G, H, -1)[order].reshape(1, GH, -1)
 
-    b_hh = np.zeros(GH, problem.dtype)
-    if cell == "gru":
-        b_hh[2 * H :] = problem.b[GH:]
-    biases = np.concatenate([ordered(problem.b[:GH]), ordered(b_hh)], axis=1)[:, :, 0]
+    biases = np.concatenate([*map(ordered, split_bias(cell, problem.b))], axis=1)[:, :, 0]
     arrays = {"w": ordered(problem.w_ih), "r": ordered(problem.w_hh), "b": biases}
     node = onnx.helper.make_node(
-        cell.upper(),
+        kind.upper(),
         ["x", "w", "r", "b", "", *firsts],
         ["y", *lasts],
         hidden_size=H,
-        **({"linear_before_reset": 1} if cell == "gru" else {}),
+        **({"linear_before_reset": 1} if kind == "gru" else {}),
     )
     graph = onnx.helper.make_graph(
         [node],
-        cell,
+        kind,
         [value("x", [T, B, I]), *(value(name, state) for name in firsts)],
         [value("y", [T, 1, B, H]), *(value(name, state) for name in lasts)],
         [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
@@ -77,8 +69,9 @@ class ONNXRuntime(Peer):
             onnx_model(problem), options, providers=["CPUExecutionProvider"]
         )
         zeros = np.zeros((1, problem.case.B, problem.case.H), problem.dtype)
-        firsts = [f"{name}_0" for name in states(problem)]
-        lasts = [f"{name}_n" for name in states(problem)]
+        states = PLAIN[problem.case.cell].states
+        firsts = [f"{name}_0" for name in states]
+        lasts = [f"{name}_n" for name in states]
         feed = {"x": problem.x} | dict.fromkeys(firsts, zeros)
 
         def forward() -> Sequence[Any]:
@@ -115,14 +108,13 @@ class OpenVINO(Peer):
         )
         request = model.create_infer_request()
         request.set_tensor("x", openvino.Tensor(problem.x))
-        for name in states(problem):
+        states = PLAIN[problem.case.cell].states
+        for name in states:
             zeros = np.zeros((1, problem.case.B, problem.case.H), problem.dtype)
             request.set_tensor(f"{name}_0", openvino.Tensor(zeros))
         y, h_n = map(request.get_tensor, ("y", "h_n"))
         # each state before and after the step
-        pairs = [
-            tuple(request.get_tensor(f"{name}_{end}") for end in "0n") for name in states(problem)
-        ]
+        pairs = [tuple(request.get_tensor(f"{name}_{end}") for end in "0n") for name in states]
 
         def forward() -> Sequence[Any]:
             request.infer()

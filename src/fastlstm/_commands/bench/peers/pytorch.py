@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fastlstm._args.cells import PLAIN, split_bias
 from fastlstm._commands.bench.measure import ADAM, Call, Problem
 from fastlstm._commands.bench.peers.base import Peer
 
@@ -59,14 +60,12 @@ class Torch(Peer):
         torch = self.module
         _, _, _, I, H, cell = problem.case
         layer = getattr(torch.nn, cell.upper())(I, H, dtype=getattr(torch, problem.dtype.name))
-        b, n = torch.from_numpy(problem.b), len(problem.w_ih)
+        b_ih, b_hh = split_bias(PLAIN[cell], problem.b)
         with torch.no_grad():
             layer.weight_ih_l0.copy_(torch.from_numpy(problem.w_ih))
             layer.weight_hh_l0.copy_(torch.from_numpy(problem.w_hh))
-            layer.bias_ih_l0.copy_(b[:n])
-            layer.bias_hh_l0.zero_()
-            if cell == "gru":
-                layer.bias_hh_l0[2 * H :] = b[n:]
+            layer.bias_ih_l0.copy_(torch.from_numpy(b_ih))
+            layer.bias_hh_l0.copy_(torch.from_numpy(b_hh))
         return layer
 
     def _fit(self, layer: Any, problem: Problem) -> Call:
