@@ -34,6 +34,19 @@ def forced_threads(number):
         fastlstm.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def largest_file(size):
+    """Let no file grow beyond `size` bytes inside the block, as if the disk were full."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def as_tuple(result):
     """Return a named tuple, dict, tuple or array as a flat list of arrays and Nones."""
     if isinstance(result, dict):

@@ -17,6 +17,8 @@ from fastlstm._args.arrays import check_lengths, readable
 from fastlstm._core import sequence_float64 as core
 from fastlstm._layers import recurrent
 
+SIGMOID, TANH = (0, 0.0, 0.0), (1, 0.0, 0.0)
+PLAIN = {"activations": (SIGMOID, TANH, TANH)}
 CELLS = (fastlstm.LSTM, fastlstm.GRU, fastlstm.RNN)
 
 
@@ -24,7 +26,7 @@ def core_call(**changes):
     """Return the arguments of a correct call of the core, with changes."""
     rng = np.random.default_rng(0)
     T, B, I, H = 5, 3, 2, 4
-    weights = core.Weights("lstm", normal(rng, (16, I)), normal(rng, (16, H)), None)
+    weights = core.Weights("lstm", normal(rng, (16, I)), normal(rng, (16, H)), None, **PLAIN)
     weights.prepare_backward(normal(rng, (16, I)), normal(rng, (16, H)))
     arguments = {
         "x": normal(rng, (T, B, I)),
@@ -129,7 +131,7 @@ class TestTheCoreComparesShapes:
     )
     def test_weights(self, shapes):
         with pytest.raises(ValueError, match="expected"):
-            core.Weights("lstm", *map(np.zeros, shapes), None)
+            core.Weights("lstm", *map(np.zeros, shapes), None, **PLAIN)
 
     def test_x_of_a_tape_that_was_reshaped(self):
         weights, arguments = core_call(training=True)
@@ -280,7 +282,7 @@ def test_ctrl_c_is_heard_in_the_middle_of_very_small_steps():
         raise KeyboardInterrupt
 
     T = 6_000_000
-    weights = core.Weights("rnn", np.ones((1, 1)), np.ones((1, 1)), None)
+    weights = core.Weights("rnn", np.ones((1, 1)), np.ones((1, 1)), None, activations=(TANH,))
     y = np.full((T, 1, 1), np.nan)
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.01)

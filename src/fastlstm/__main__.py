@@ -5,7 +5,9 @@ Each sub-command is a module whose docstring is its help and which has two funct
 """
 
 import argparse
+import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,16 +18,46 @@ COMMANDS = {"bench": "fastlstm._commands.bench.bench", "demo": "fastlstm._comman
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 1 on failure, 2 on misuse, 130 on Ctrl-C."""
+    """Run the command and return its exit code.
+
+    It is 0, 1 on failure, 2 on misuse, 130 on Ctrl-C, and 141 where nobody reads the output any
+    more, as `head` does not: what a shell says of a program that SIGINT or SIGPIPE has ended.
+    """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            print(end="", flush=True)  # at exit it would be too late to handle that it fails
+    except BrokenPipeError:
+        _give_up_output()
+        return 141
+    except OSError as error:  # of the output, if it is full; files have a message of their own
+        _give_up_output()
+        print(f"fastlstm: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
     except CommandError as error:
+        with contextlib.suppress(OSError):
+            print(end="", flush=True)  # what was found before it failed comes first
         print(f"fastlstm: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nfastlstm: interrupted", file=sys.stderr)
         return 130
+
+
+def _give_up_output() -> None:
+    """Send to nowhere what cannot be written: at exit, Python would try again, and complain."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -6,8 +6,7 @@ Decisions:
 a) The tensors are `params` under their names, so that any reader of safetensors finds them. The
    metadata has one entry, ``fastlstm``: JSON with the version of this layout, the cell and the
    arguments of its constructor. Nothing in a file is ever executed.
-b) A file is written beside its place under another name, flushed to the disk and then renamed:
-   whoever looks finds the old file or the new one.
+b) Whoever looks finds the old file or the new one, see `_args.atomic_write`.
 c) The file is read, not mapped to memory: one that shrinks meanwhile is an error, not a SIGBUS.
 d) Whatever is wrong within a file is a ValueError that begins with the path. That it cannot be
    opened is an OSError.
@@ -15,13 +14,12 @@ d) Whatever is wrong within a file is a ValueError that begins with the path. Th
 
 import json
 import os
-import secrets
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._args.atomic_write import atomic_write
 from fastlstm._layers.from_params import assemble
 from fastlstm._layers.recurrent import Recurrent
 from fastlstm.layers import CELLS, GRU, LSTM, RNN
@@ -49,15 +47,16 @@ def save(layer: Recurrent, path: str | os.PathLike[str], *, overwrite: bool = Fa
     ----------
     layer : LSTM, GRU or RNN
     path : path-like
+        A symbolic link stays, and leads to the new file.
     overwrite : bool
-        Whether to replace a file that is there.
+        Whether to replace a file that is there; its permissions remain.
 
     Raises
     ------
     FileExistsError
-        If there is a file and `overwrite` is False.
+        If there is a file, or a link, and `overwrite` is False.
     OSError
-        If it cannot be written; a file that was there is as it was.
+        If it cannot be written, or `path` is no regular file; what was there is as it was.
 
     Examples
     --------
@@ -71,20 +70,9 @@ def save(layer: Recurrent, path: str | os.PathLike[str], *, overwrite: bool = Fa
     """
     if not isinstance(layer, Recurrent):
         raise TypeError(f"layer: expected LSTM, GRU or RNN, got {type(layer).__name__}")
-    place = Path(path)
-    if not overwrite and os.path.lexists(place):
-        raise FileExistsError(f"{place}: there is a file; overwrite=True replaces it")
     about = {"version": VERSION, "cell": layer.cell, "config": layer._config()}
-    content = to_bytes(layer.params, {"fastlstm": json.dumps(about)})
-    beside = place.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with open(beside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, place)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_write(path, overwrite=overwrite) as file:
+        file.write(to_bytes(layer.params, {"fastlstm": json.dumps(about)}))
 
 
 def load(

@@ -6,7 +6,6 @@ b) ``layout=1`` is not used, since ONNX Runtime does not run it: batch_first is 
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import defs, helper, numpy_helper
 
+from fastlstm._args.atomic_write import atomic_write
 from fastlstm._args.cells import PLAIN
 from fastlstm._args.numbers import check_size
-from fastlstm._commands.command import write_whole
 from fastlstm._layers.recurrent import Recurrent
 from fastlstm._version import __version__
 from fastlstm.onnx._node import write_attributes, write_weights
@@ -43,14 +42,14 @@ def export(
     ----------
     layer : LSTM, GRU or RNN
     path : path
-        Appears only when it is complete.
+        The file appears only when it is complete. A symbolic link stays, and leads to it.
     lengths, state : bool
         Whether the model has these inputs; without them all rows have T steps and the initial
         state is 0.
     opset : int
         Version of ONNX's operators, at least 14.
     overwrite : bool
-        Whether to replace the file if it exists.
+        Whether to replace the file if it exists; its permissions remain.
 
     Raises
     ------
@@ -60,7 +59,9 @@ def export(
     TypeError
         If `layer` is not an LSTM, GRU or RNN.
     FileExistsError
-        If the file exists.
+        If there is a file, or a link, and `overwrite` is False.
+    OSError
+        If it cannot be written, or `path` is no regular file; what was there is as it was.
 
     Notes
     -----
@@ -82,10 +83,7 @@ def export(
     LSTM(3, 8, peephole=True)
     """
     model = make_model(layer, lengths=lengths, state=state, opset=opset)
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path}: exists already; overwrite=True replaces it")
-    with write_whole(path) as file:
+    with atomic_write(path, overwrite=overwrite) as file:
         file.write(model.SerializeToString())
 
 

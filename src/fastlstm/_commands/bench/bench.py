@@ -25,7 +25,7 @@ from fastlstm._commands.bench.measure import KINDS, Case, Problem, check_equal, 
 from fastlstm._commands.bench.peers import PEERS, Peer, opened
 from fastlstm._commands.bench.roofline import Roofline
 from fastlstm._commands.bench.table import Result, describe, header, row
-from fastlstm._commands.command import CommandError, write_whole
+from fastlstm._commands.command import CommandError, check_output, write_output
 
 DEFAULT_SHAPES = (
     (100, 1, 32, 32),
@@ -161,13 +161,13 @@ def run(arguments: argparse.Namespace) -> int:
         print_again(report, results)
     if arguments.json:
         report["results"] = [result.as_dict() for result in results]
-        with write_whole(arguments.json) as file:
+        with write_output(arguments.json, arguments.force) as file:
             file.write(json.dumps(report, indent=1).encode())
     if arguments.plot:
         from fastlstm._commands.bench.plot import draw
 
         figure = draw(results, plot_title(report))
-        with write_whole(arguments.plot) as file:
+        with write_output(arguments.plot, arguments.force) as file:
             figure.savefig(file, format=arguments.plot.suffix[1:])
     return 0
 
@@ -259,14 +259,6 @@ def configuration() -> list[str]:
     with contextlib.redirect_stdout(io.StringIO()) as text:
         fastlstm.show_config()
     return text.getvalue().splitlines()
-
-
-def check_output(path: Path, force: bool) -> None:
-    """Raise CommandError if `path` cannot become a file or may not be replaced."""
-    if not path.parent.is_dir():
-        raise CommandError(f"{path.parent} is not a directory")
-    if path.exists() and not force:
-        raise CommandError(f"{path} exists; --force replaces it")
 
 
 def check_format(path: Path) -> None:

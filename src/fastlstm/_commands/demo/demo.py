@@ -11,13 +11,14 @@ import argparse
 import copy
 import importlib.util
 import itertools
+import os
 import statistics
 import time
 from pathlib import Path
 
 import numpy as np
 
-from fastlstm._commands.command import CommandError, write_whole
+from fastlstm._commands.command import CommandError, check_output, write_output
 from fastlstm._commands.demo import co2
 from fastlstm._commands.demo.forecaster import (
     BATCH,
@@ -95,13 +96,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"on the NumPy reference {1e3 * numpys:.1f} ms, {numpys / ours:.1f} times as long."
         )
 
-    with write_whole(directory / MODEL) as file:
+    with write_output(directory / MODEL, arguments.force) as file:
         model.save(file)
     if not arguments.no_plot:
         from fastlstm._commands.demo.plot import draw
 
         figure = draw(past, held_out, forecasts)
-        with write_whole(directory / PLOT) as file:
+        with write_output(directory / PLOT, arguments.force) as file:
             figure.savefig(file, format="png")
     print("Saved " + " and ".join(str(path) for path in outputs) + ".")
     return 0
@@ -157,7 +158,7 @@ def _new_directory(force: bool) -> Path:
 
 def _prepare(outputs: list[Path], force: bool) -> None:
     """Fail before the work, and not after it, if the files cannot be saved."""
-    there = [str(path) for path in outputs if path.exists()]
+    there = [str(path) for path in outputs if os.path.lexists(path)]
     if there and not force:
         raise CommandError(
             f"{' and '.join(there)} already there: add --force to replace, "
@@ -167,6 +168,8 @@ def _prepare(outputs: list[Path], force: bool) -> None:
         outputs[0].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"cannot make the directory {outputs[0].parent}: {error}") from error
+    for path in outputs:
+        check_output(path, force)
 
 
 def _require(*packages: str) -> None:
