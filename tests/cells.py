@@ -142,7 +142,7 @@ CELLS = {
     "lstm zoneout": Cell("lstm", ("zoneout",)),
     "lstm masks": Cell("lstm", ("masks",)),
     "lstm dropout": Cell("lstm", ("dropout",)),
-    "lstm everything": Cell("lstm", (*EVERY_LSTM, "zoneout")),
+    "lstm everything": Cell("lstm", EVERY_LSTM),
     "lstm everything, masks": Cell("lstm", (*EVERY_LSTM, *MASKED)),
     "lstm everything, coupled": Cell("lstm", (*EVERY_LSTM, "coupled", "zoneout")),
     "lstm everything, coupled, masks": Cell("lstm", (*EVERY_LSTM, "coupled", *MASKED)),

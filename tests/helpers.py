@@ -1,4 +1,4 @@
-"""What several test files share: tolerances, central differences, layouts; cells are in cells.py."""
+"""What several test files share: tolerances, central differences, layouts (not cells: cells.py)."""
 
 import contextlib
 
@@ -75,9 +75,9 @@ def assert_close(actual, desired, tolerance=SUMS_REORDERED):
         tol = tolerance[a.dtype] if isinstance(tolerance, dict) else tolerance
         size, finite = np.abs(d), np.isfinite(d)
         scale = max(1, size.max(initial=0, where=finite))
-        if a.shape == d.shape and finite.all():
-            if (np.abs(a - d) <= tol * (scale + 10 * size)).all():
-                continue  # much quicker than the line below, which also says what differs
+        near = a.shape == d.shape and finite.all() and np.abs(a - d) <= tol * (scale + 10 * size)
+        if np.all(near):
+            continue  # much quicker than the line below, which also says what differs
         np.testing.assert_allclose(a, d, rtol=10 * tol, atol=tol * scale, strict=True)
 
 
