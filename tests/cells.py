@@ -161,6 +161,19 @@ LAYERS = {name: cell for name, cell in CELLS.items() if not {*MASKED} & {*cell.v
 IN_PYTORCH = ("lstm", "lstm projection", "gru", "rnn", "rnn relu")
 
 
+def part_of(group, rows=slice(None), steps=slice(None)):
+    """Return arguments or options for some rows of the batch, and some steps."""
+    parts = {}
+    for name, value in group.items():
+        if isinstance(value, np.ndarray):
+            if name in ("x", "zoneout_h", "zoneout_c"):
+                value = value[steps][:, rows]
+            elif name in ("h_0", "c_0", "dropout_h"):
+                value = value[rows]
+        parts[name] = value
+    return parts
+
+
 def each_of(table):
     """Parametrize a test with the cells of a table, or of CELLS by their names."""
     table = table if isinstance(table, dict) else {name: CELLS[name] for name in table}

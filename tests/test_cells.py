@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from cells import CELLS, PLAIN, each_cell, each_kind, each_of
+from cells import CELLS, PLAIN, each_cell, each_kind, each_of, part_of
 from helpers import (
     FINITE_DIFFERENCES,
     LAYOUTS,
@@ -183,19 +183,6 @@ bitwise = pytest.mark.parametrize(
     [(CELLS[name], shape) for name, shape in BITWISE],
     ids=[f"{name} {shape}" for name, shape in BITWISE],
 )
-
-
-def part_of(group, rows=slice(None), steps=slice(None)):
-    """Return arguments or options for some rows of the batch, and some steps."""
-    parts = {}
-    for name, value in group.items():
-        if isinstance(value, np.ndarray):
-            if name in ("x", "zoneout_h", "zoneout_c"):
-                value = value[steps][:, rows]
-            elif name in ("h_0", "c_0", "dropout_h"):
-                value = value[rows]
-        parts[name] = value
-    return parts
 
 
 @bitwise

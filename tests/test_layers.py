@@ -6,6 +6,8 @@ import pickle
 import numpy as np
 import pytest
 from helpers import (
+    AGAINST_TORCH,
+    FINITE_DIFFERENCES,
     assert_close,
     assert_same_bits,
     central_differences,
@@ -82,12 +84,14 @@ def test_outputs_and_gradients_equal_torch(
     torch.autograd.backward(outputs, [torch.from_numpy(d) for d in (dy, *dstate)])
 
     desired = tuple(out.detach().numpy() for out in outputs)
-    assert_close(lstm(x, state, lengths=lengths), desired)
+    assert_close(lstm(x, state, lengths=lengths), desired, AGAINST_TORCH)
     y, end, tape = lstm.forward(x, state, lengths=lengths)
-    assert_close((y, end), desired)
+    assert_close((y, end), desired, AGAINST_TORCH)
     grads = lstm.backward(tape, dy, dstate)
-    assert_close((grads.x, grads.state), tuple(leaf.grad.numpy() for leaf in leaves))
-    assert_close(grads.params, {name: p.grad.numpy() for name, p in peer_params.items()})
+    of_leaves = tuple(leaf.grad.numpy() for leaf in leaves)
+    assert_close((grads.x, grads.state), of_leaves, AGAINST_TORCH)
+    params = {name: p.grad.numpy() for name, p in peer_params.items()}
+    assert_close(grads.params, params, AGAINST_TORCH)
 
 
 @pytest.mark.parametrize("given", ["dy", "dstate"])
@@ -342,7 +346,7 @@ def test_gradients_with_dropout_equal_central_differences(rng, options, lengths)
     *_, tape = lstm.forward(x, state, lengths=lengths)
     grads = lstm.backward(tape, dy, dstate)
     for actual, array in [(grads.flat, flat), (grads.x, x), *zip(grads.state, state, strict=True)]:
-        assert_close(actual, central_differences(loss, array), 1e-8)
+        assert_close(actual, central_differences(loss, array), FINITE_DIFFERENCES)
 
 
 # --- streams --------------------------------------------------------------------------------------
