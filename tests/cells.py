@@ -110,6 +110,13 @@ class Cell(NamedTuple):
     def layer(self, I, H, **more):
         return self.layer_class()(I, H, **self.layer_options(H), **more)
 
+    def state_of(self, rng, layer, B):
+        """Return a random state of a layer as its call takes it: h, or h and c."""
+        H, D = layer.hidden_size, 2 if layer.bidirectional else 1
+        widths = (self.output_size(H), H)[: len(self.states)]
+        parts = tuple(normal(rng, (layer.num_layers * D, B, w), layer.dtype) for w in widths)
+        return parts if len(parts) == 2 else parts[0]
+
     def forward(self, module, arguments, options):
         """Return y and the last states; by which module of array functions."""
         return getattr(module, f"{self.kind}_forward")(**arguments, **options)[:-1]
@@ -159,6 +166,11 @@ CELLS = {
 PLAIN = {kind: CELLS[kind] for kind in GATES}
 LAYERS = {name: cell for name, cell in CELLS.items() if not {*MASKED} & {*cell.variants}}
 IN_PYTORCH = ("lstm", "lstm projection", "gru", "rnn", "rnn relu")
+
+
+def lstm_arguments(rng, T, B, I, H, dtype=np.float64):
+    """Return the arguments of the plain LSTM."""
+    return CELLS["lstm"].arguments(rng, T, B, I, H, dtype)[0]
 
 
 def part_of(group, rows=slice(None), steps=slice(None)):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cells import LAYERS, each_layer
+from cells import LAYERS, each_layer, lstm_arguments
 from helpers import assert_close, assert_same_bits, forced_threads, normal
 
 import fastlstm
@@ -26,11 +26,6 @@ COMPILER = shutil.which(os.environ.get("CC", "cc"))
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
 
 DIFFERENTIABLE = ("x", "w_ih", "w_hh", "b", "h_0", "c_0", "peephole", "w_proj", "layer_norm")
-
-
-def lstm_arrays(rng, T, B, I, H, dtype=np.float32):
-    """Return the arguments of the plain LSTM."""
-    return LAYERS["lstm"].arguments(rng, T, B, I, H, dtype)[0]
 
 
 def plan_of(cell, arrays, options, **more):
@@ -175,7 +170,7 @@ def test_gradients_that_are_not_wanted(dtype, rng):
 
 
 def test_a_reversed_plan_runs_a_sequence_from_its_end(dtype, rng):
-    arrays = lstm_arrays(rng, 8, 3, 4, 6, dtype)
+    arrays = lstm_arguments(rng, 8, 3, 4, 6, dtype)
     expected = fastlstm.lstm_forward(**arrays, reverse=True)
     runner = Runner(plan_of("lstm", arrays, {}, reverse=True), arrays)
     assert_same_bits(runner.forward(arrays["x"]), expected.y)
@@ -191,8 +186,8 @@ def layer_of(arrays, **fields):
 
 
 def test_update_takes_other_weights_and_states_go_on(dtype, rng):
-    arrays = lstm_arrays(rng, 8, 3, 4, 6, dtype)
-    others = lstm_arrays(rng, 8, 3, 4, 6, dtype)
+    arrays = lstm_arguments(rng, 8, 3, 4, 6, dtype)
+    others = lstm_arguments(rng, 8, 3, 4, 6, dtype)
     runner = Runner(plan_of("lstm", arrays, {}), arrays)
     runner.steps(arrays["x"][:3])
     h, c = runner.final()
@@ -203,7 +198,7 @@ def test_update_takes_other_weights_and_states_go_on(dtype, rng):
     )
     assert_same_bits(runner.steps(arrays["x"][3:]), expected.y)
 
-    wider = lstm_arrays(rng, 8, 3, 4, 7, dtype)
+    wider = lstm_arguments(rng, 8, 3, 4, 7, dtype)
     assert update(runner.plan.address, ctypes.byref(layer_of(wider))) == 2
     extra = layer_of(others)
     extra.peephole = at(np.zeros((3, 6), dtype))
@@ -232,7 +227,7 @@ def test_update_takes_other_weights_and_states_go_on(dtype, rng):
     ],
 )
 def test_a_layer_that_does_not_fit_is_refused(dtype, rng, field, value):
-    arrays = lstm_arrays(rng, 1, 1, 2, 3, dtype)
+    arrays = lstm_arguments(rng, 1, 1, 2, 3, dtype)
     api = capi.f32 if dtype == np.float32 else capi.f64
     plan = ctypes.c_void_p(1)
     good = layer_of(arrays, training=1)
@@ -246,7 +241,7 @@ def test_a_layer_that_does_not_fit_is_refused(dtype, rng, field, value):
 
 
 def test_sizes_and_alignment(rng):
-    arrays = lstm_arrays(rng, 4, 2, 3, 5)
+    arrays = lstm_arguments(rng, 4, 2, 3, 5, np.float32)
     runner = Runner(plan_of("lstm", arrays, {}), arrays)
     api, plan = runner.api, runner.plan.address
     for size in (
@@ -272,7 +267,7 @@ def test_sizes_and_alignment(rng):
 
 def test_threads_share_a_plan(rng):
     """ctypes lets go of the GIL, so that these calls do run at once."""
-    arrays = lstm_arrays(rng, 200, 2, 8, 32)
+    arrays = lstm_arguments(rng, 200, 2, 8, 32, np.float32)
     plan = plan_of("lstm", arrays, {}, training=True)
     runners = [Runner(plan, arrays) for _ in range(4)]
     expected = fastlstm.lstm_forward(**arrays).y
@@ -285,7 +280,7 @@ def test_threads_share_a_plan(rng):
 
 
 def test_a_plan_keeps_the_set_of_instructions_it_was_made_with(isa, rng):
-    arrays = lstm_arrays(rng, 4, 2, 3, 5)
+    arrays = lstm_arguments(rng, 4, 2, 3, 5, np.float32)
     runner = Runner(plan_of("lstm", arrays, {}), arrays)
     expected = fastlstm.lstm_forward(**arrays).y
     fastlstm._core.runtime.set_isa("scalar")  # the fixture puts it back
@@ -433,7 +428,7 @@ def test_steps_and_sequences_allocate_nothing_and_take_no_lock(watch, isa):
 
 
 def test_sequences_in_c_have_the_same_bits_for_any_number_of_threads(rng):
-    arrays = lstm_arrays(rng, 100, 16, 32, 64)
+    arrays = lstm_arguments(rng, 100, 16, 32, 64, np.float32)
     runner = Runner(plan_of("lstm", arrays, {}), arrays)
     y = runner.forward(arrays["x"])  # on the calling thread
     for threads in (1, 2):

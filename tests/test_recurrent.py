@@ -19,7 +19,6 @@ from helpers import (
 
 import fastlstm
 from fastlstm import GRU, LSTM, RNN, reference
-from fastlstm._layers.recurrent import KINDS
 
 ragged = pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 DROPOUTS = {"dropout": 0.3, "input_dropout": 0.2, "recurrent_dropout": 0.4}
@@ -34,31 +33,23 @@ def parts(state):
     return state if isinstance(state, tuple) else (state,)
 
 
-def random_state(rng, layer):
-    h, c = layer._empty_state(B)
-    state = tuple(normal(rng, a.shape, layer.dtype) for a in (h, c) if a is not None)
-    return state if len(state) == 2 else state[0]
+ARGUMENTS = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias": "b", "weight_hr": "w_proj"}
 
 
-def by_reference(layer, x, state, lengths):
+def by_reference(cell, layer, x, state, lengths):
     """Run a layer through the reference, one direction after the other."""
-    run = getattr(reference, f"{layer.cell}_forward")
-    finals, options = [], dict(layer._cell_config())
-    if layer.cell == "rnn":
-        options["nonlinearity"] = options.pop("activations")[0]
-    zoneout_h, zoneout_c = layer._expected_zoneout()
-    options["zoneout_h"] = zoneout_h
-    if layer.cell == "lstm":
-        options["zoneout_c"] = zoneout_c
-    i = 0
+    finals, options, i = [], {**cell.options(), "lengths": lengths}, 0
     for number in range(layer.num_layers):
         outputs = []
-        for direction, suffix in enumerate(layer._suffixes(number)):
-            given = {a: layer.params.get(f"{kind}_{suffix}") for kind, a in KINDS.items()}
-            given = {a: value for a, value in given.items() if value is not None}
-            initial = dict(zip(("h_0", "c_0"), (part[i] for part in parts(state)), strict=False))
-            reverse = layer.reverse or direction == 1
-            y, *final, _ = run(x, **given, **initial, lengths=lengths, reverse=reverse, **options)
+        for suffix in ("", "_reverse")[: 2 if layer.bidirectional else 1]:
+            place = f"_l{number}{suffix}"
+            arguments = {"x": x} | dict(zip(cell.states, (a[i] for a in parts(state)), strict=True))
+            for name, array in layer.params.items():
+                if name.endswith(place):
+                    kind = name.removesuffix(place)
+                    arguments[ARGUMENTS.get(kind, kind)] = array
+            reverse = layer.reverse or suffix == "_reverse"
+            y, *final = cell.forward(reference, arguments, options | {"reverse": reverse})
             outputs.append(y)
             finals.append(final)
             i += 1
@@ -75,9 +66,9 @@ STACKS = [{"bidirectional": True, "batch_first": True}, {"reverse": True}]
 @pytest.mark.parametrize("options", STACKS, ids=" ".join)
 def test_a_stack_is_what_the_reference_computes(isa, dtype, rng, cell, ragged, options):
     layer = make(cell, dtype, num_layers=2, **options)
-    x, state = normal(rng, (T, B, I), dtype), random_state(rng, layer)
+    x, state = normal(rng, (T, B, I), dtype), cell.state_of(rng, layer, B)
     lengths = some_lengths(rng, T, B) if ragged else None
-    desired = by_reference(layer, x, state, lengths)
+    desired = by_reference(cell, layer, x, state, lengths)
     y, final = layer(x.swapaxes(0, 1) if layer.batch_first else x, state, lengths=lengths)
     actual = y.swapaxes(0, 1) if layer.batch_first else y, final
     assert_close(actual, desired, SUMS_BEFORE_KINKS)
@@ -107,7 +98,7 @@ def test_a_reverse_layer_is_the_second_half_of_a_bidirectional_one(dtype, rng, c
 @pytest.mark.parametrize("checkpoint", [False, True, 3])
 def test_gradients_equal_central_differences(rng, cell, dropouts, checkpoint):
     layer = make(cell, num_layers=2, bidirectional=True, **dropouts)
-    x, state = normal(rng, (T, B, I)), random_state(rng, layer)
+    x, state = normal(rng, (T, B, I)), cell.state_of(rng, layer, B)
     lengths = some_lengths(rng, T, B)
 
     def forward():
@@ -144,7 +135,7 @@ def test_without_the_inputs_gradient_the_others_stay_the_same(rng, cell, checkpo
 @each_layer
 def test_streams_give_the_bits_of_a_call(isa, dtype, rng, cell):
     layer = make(cell, dtype, num_layers=2)
-    x, state = normal(rng, (T, B, I), dtype), random_state(rng, layer)
+    x, state = normal(rng, (T, B, I), dtype), cell.state_of(rng, layer, B)
     y, final = layer(x, state)
     stream = layer.stream(B)
     stream.state = state
@@ -159,7 +150,7 @@ def test_streams_give_the_bits_of_a_call(isa, dtype, rng, cell):
 )
 def test_checkpoints_change_memory_and_nothing_else(dtype, rng, cell, ragged, checkpoint):
     layer = make(cell, dtype, num_layers=2, bidirectional=True)
-    x, state = normal(rng, (T, B, I), dtype), random_state(rng, layer)
+    x, state = normal(rng, (T, B, I), dtype), cell.state_of(rng, layer, B)
     options = {"lengths": some_lengths(rng, T, B) if ragged else None}
     results = []
     for segment in (False, checkpoint):

@@ -29,11 +29,6 @@ def make(cell, **options):
     return cell.layer(I, H, **options, dtype=np.float64, rng=0)
 
 
-def random_state(rng, layer):
-    parts = tuple(normal(rng, a.shape) for a in layer._empty_state(B) if a is not None)
-    return parts if len(parts) == 2 else parts[0]
-
-
 def in_time(layer, array):
     """Return a view with time first."""
     return array.transpose(1, 0, 2) if layer.batch_first else array
@@ -48,10 +43,10 @@ class TestTruncatedBPTT:
     @batch_first
     def test_one_window_is_plain_bptt(self, rng, cell, options, batch_first):
         layer = make(cell, batch_first=batch_first, **options)
-        x, state = random_input(rng, layer), random_state(rng, layer)
+        x, state = random_input(rng, layer), cell.state_of(rng, layer, B)
         (window,) = truncated_bptt(layer, x, T, state=state)
         y, final, tape = layer.forward(x, state)
-        dy, dstate = normal(rng, y.shape), random_state(rng, layer)
+        dy, dstate = normal(rng, y.shape), cell.state_of(rng, layer, B)
         assert (window.start, window.stop) == (0, T)
         assert_same_bits((window.y, window.state), (y, final))
         assert_same_bits(window.backward(dy, dstate), layer.backward(tape, dy, dstate))
@@ -87,7 +82,7 @@ class TestTruncatedBPTT:
         x, lengths = random_input(rng, layer), np.array([T, 5, 0])
         windows = list(truncated_bptt(layer, x, 4, 4 * T, lengths=lengths))
         y, final, tape = layer.forward(x, lengths=lengths)
-        dstate = random_state(rng, layer)
+        dstate = cell.state_of(rng, layer, B)
         assert_close(np.concatenate([window.y for window in windows]), y)
         assert_close(windows[-1].state, final)
         gradients = windows[-1].backward(dstate=dstate)
@@ -164,7 +159,7 @@ class TestGradientFlow:
     @batch_first
     def test_norms_match_central_differences(self, rng, cell, batch_first):
         layer = make(cell, batch_first=batch_first)
-        x, state = random_input(rng, layer), random_state(rng, layer)
+        x, state = random_input(rng, layer), cell.state_of(rng, layer, B)
         dh = normal(rng, (B, layer.output_size))
         flow = gradient_flow(layer, x, state, dh=dh)
         assert list(flow) == (["h", "c"] if layer.cell == "lstm" else ["h"])
