@@ -1,5 +1,10 @@
 """Fixtures for every test: each instruction set of this CPU, each dtype, a seeded generator."""
 
+import os
+
+# the reference's products are small: a second thread would cost more than it does
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from helpers import forced_isa

@@ -2,21 +2,20 @@
 
 import numpy as np
 import pytest
-from helpers import gru_arguments, lstm_arguments, lstm_variant, rnn_arguments
+from cells import PLAIN
 
 from fastlstm import reference
 from fastlstm._args.arrays import check_gru, check_lstm, check_rnn
 
 T, B, I, H = 5, 3, 7, 4
 ZEROS = np.zeros
-ARGUMENTS = {"lstm": lstm_arguments, "gru": gru_arguments, "rnn": rnn_arguments}
-FORWARD = {name: getattr(reference, f"{name}_forward") for name in ARGUMENTS}
+FORWARD = {name: getattr(reference, f"{name}_forward") for name in PLAIN}
 CHECK = {"lstm": check_lstm, "gru": check_gru, "rnn": check_rnn}
 ROWS = {"lstm": 16, "gru": 12, "rnn": 4}
 
 
 def base(cell):
-    return ARGUMENTS[cell](np.random.default_rng(0), T, B, I, H, np.float32)
+    return PLAIN[cell].arguments(np.random.default_rng(0), T, B, I, H, np.float32)[0]
 
 
 def wrong_everywhere(cell):
@@ -158,7 +157,7 @@ def test_wrong_output_gradients_and_tapes_raise_and_are_named(cell):
 
 
 def test_options_are_normalised():
-    arguments, _ = lstm_variant(np.random.default_rng(0), T, B, I, H, [])
+    arguments = base("lstm")
     a = check_lstm(
         **arguments,
         clip=np.float32(3),

@@ -1,20 +1,21 @@
-"""Every cell but the plain LSTM (see test_functional), on every instruction set: the variants of
-the LSTM, the GRU and the plain RNN, against the reference and central differences.
-"""
+"""Every cell on every instruction set: against the reference, central differences, and itself."""
+
+import functools
+import itertools
 
 import numpy as np
 import pytest
+from cells import CELLS, PLAIN, each_cell, each_kind, each_of, part_of
 from helpers import (
+    FINITE_DIFFERENCES,
     LAYOUTS,
-    LSTM_VARIANTS,
+    SUMS_BEFORE_KINKS,
+    SUMS_REORDERED,
     assert_close,
     assert_same_bits,
-    central_differences,
     forced_threads,
-    gru_arguments,
-    lstm_variant,
     normal,
-    rnn_arguments,
+    slope,
     some_lengths,
 )
 from hypothesis import HealthCheck, given, settings
@@ -23,213 +24,275 @@ from hypothesis import strategies as st
 import fastlstm
 from fastlstm import reference
 
-ALL = [name for name in LSTM_VARIANTS if name not in ("zoneout rates", "coupled")]
-MASKED_GRU = ("zoneout masks", "dropout_h", "activations")
-
-# name: cell, and what makes its arguments and options for sizes T, B, I, H and a dtype
-CELLS = {name: ("lstm", (name,)) for name in LSTM_VARIANTS}
-CELLS["all but coupled"] = ("lstm", tuple(ALL))
-CELLS["all, coupled"] = ("lstm", (*ALL, "coupled"))
-CELLS["gru"] = ("gru", ())
-CELLS["gru, masks"] = ("gru", MASKED_GRU)
-CELLS["gru reset before"] = ("gru", ("reset before",))
-CELLS["gru reset before, masks"] = ("gru", ("reset before", *MASKED_GRU))
-CELLS["rnn"] = ("rnn", ())
-CELLS["rnn relu, masks"] = ("rnn", ("relu", *MASKED_GRU[:2]))
-
-cells = pytest.mark.parametrize("name", CELLS)
 ragged = pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 reverse = pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 
-# below, at, above and between the widths of vectors and tiles; groups of rows
-SHAPES = [
-    (1, 1, 1, 1),
-    (7, 1, 32, 32),
-    (6, 5, 3, 9),
-    (4, 13, 17, 33),
-    (3, 9, 70, 95),
-    (2, 64, 5, 20),
+# T, B, I, H below, at, above and between the widths of vectors and tiles; each of ragged, reverse,
+# bias and state with and without each of the others somewhere
+CALLS = [
+    ((1, 1, 1, 1), "bias state"),
+    ((7, 1, 32, 32), "ragged reverse bias state"),
+    ((6, 5, 3, 9), "reverse bias"),
+    ((6, 5, 3, 9), "ragged state"),
+    ((4, 13, 17, 33), "ragged bias state"),
+    ((3, 9, 70, 95), "reverse state"),
+    ((2, 512, 5, 20), "bias state"),  # eight groups of rows with weight gradients of their own
 ]
+calls = pytest.mark.parametrize(("shape", "given"), CALLS, ids=str)
 
 
-def make(name, rng, T, B, I, H, dtype=np.float64):
-    """Return the arrays that have gradients, and the options."""
-    cell, names = CELLS[name]
-    if cell == "lstm":
-        return lstm_variant(rng, T, B, I, H, names, dtype)
-    options = {}
-    if "zoneout masks" in names:
-        options["zoneout_h"] = rng.integers(0, 2, (T, B, H)).astype(dtype)
-    if "dropout_h" in names:
-        options["dropout_h"] = 2 * rng.integers(0, 2, (B, H)).astype(dtype)
-    if cell == "rnn":
-        if "relu" in names:
-            options["nonlinearity"] = "relu"
-        return rnn_arguments(rng, T, B, I, H, dtype), options
-    if "activations" in names:
-        options["activations"] = (("hard_sigmoid", 0.3), "softsign")
-    reset_after = "reset before" not in names
-    arguments = gru_arguments(rng, T, B, I, H, dtype, reset_after=reset_after)
-    return arguments, options | {"reset_after": reset_after}
+def check_against_reference(cell, arguments, options, upstream, desired=None):
+    if desired is None:
+        desired = cell.both(reference, arguments, options, upstream)
+    tolerance = SUMS_BEFORE_KINKS if cell.variants else SUMS_REORDERED
+    assert_close(cell.both(fastlstm, arguments, options, upstream), desired, tolerance)
+    assert_close(cell.forward(fastlstm, arguments, options), desired[0], tolerance)
 
 
-def forward(module, name, arguments, **options):
-    """Return all that is not the tape."""
-    return getattr(module, f"{CELLS[name][0]}_forward")(**arguments, **options)
+@functools.cache  # all instruction sets ask for the same
+def solved(cell, shape, dtype, given):
+    """Return arguments, options and upstream of a call, and what the reference makes of them."""
+    rng = np.random.default_rng(20260101)
+    T, B, _, H = shape
+    with_ = {name: name in given.split() for name in ("bias", "state")}
+    arguments, options = cell.arguments(rng, *shape, dtype, **with_)
+    options["lengths"] = some_lengths(rng, T, B) if "ragged" in given else None
+    options["reverse"] = "reverse" in given
+    call = arguments, options, cell.upstream(rng, T, B, H, dtype)
+    return *call, cell.both(reference, *call)
 
 
-def upstream_of(rng, outputs):
-    """Return random gradients of y, h_n and perhaps c_n."""
-    return [normal(rng, a.shape, a.dtype) for a in outputs]
+@each_cell
+@calls
+def test_outputs_and_gradients_equal_the_reference(isa, dtype, cell, shape, given):
+    check_against_reference(cell, *solved(cell, shape, dtype, given))
 
 
-def both(module, name, arguments, upstream, **options):
-    *outputs, tape = forward(module, name, arguments, **options, training=True)
-    return tuple(outputs), getattr(module, f"{CELLS[name][0]}_backward")(tape, *upstream)
+@each_of(["lstm", "lstm everything", "gru", "gru reset before", "rnn"])
+@pytest.mark.parametrize("given", ["bias state", "reverse", "ragged bias", "ragged reverse state"])
+def test_several_chunks_of_steps_equal_the_reference(isa, dtype, cell, given):
+    shape = (13, 11, 7, 130)  # 2 to 3 chunks forward and backward, but for the RNN
+    check_against_reference(cell, *solved(cell, shape, dtype, given))
 
 
-def check_against_reference(name, rng, arguments, options, dtype):
-    upstream = upstream_of(rng, forward(fastlstm, name, arguments, **options)[:-1])
-    desired = both(reference, name, arguments, upstream, **options)
-    # relu and clips have kinks, at which the last bit of a sum decides
-    tolerance = {np.dtype(np.float32): 1e-4}.get(dtype)
-    assert_close(both(fastlstm, name, arguments, upstream, **options), desired, tolerance)
-    assert_close(forward(fastlstm, name, arguments, **options)[:-1], desired[0], tolerance)
+@pytest.mark.parametrize(
+    ("cell", "given"),
+    [(cell, name) for cell in PLAIN.values() for name in ("dy", *cell.final_gradients)],
+    ids=lambda value: value if isinstance(value, str) else value.kind,
+)
+@reverse
+def test_a_gradient_that_is_not_given_is_zero(isa, dtype, rng, cell, given, reverse):
+    T, B, I, H = 6, 5, 7, 19
+    arguments, options = cell.arguments(rng, T, B, I, H, dtype)
+    options |= {"lengths": some_lengths(rng, T, B), "reverse": reverse}
+    upstream = {given: cell.upstream(rng, T, B, H, dtype)[given]}
+    check_against_reference(cell, arguments, options, upstream)
 
 
-@cells
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@each_cell
 @ragged
 @reverse
-def test_outputs_and_gradients_equal_the_reference(isa, dtype, rng, name, shape, ragged, reverse):
-    arguments, options = make(name, rng, *shape, dtype)
-    options |= {"lengths": some_lengths(rng, *shape[:2]) if ragged else None, "reverse": reverse}
-    check_against_reference(name, rng, arguments, options, dtype)
-
-
-@cells
-@ragged
-@reverse
-def test_gradients_equal_central_differences(isa, rng, name, ragged, reverse):
-    T, B = 4, 3
-    arguments, options = make(name, rng, T, B, 2, 5)
+def test_gradients_equal_central_differences(isa, rng, cell, ragged, reverse):
+    T, B, I, H = 4, 3, 2, 5
+    arguments, options = cell.arguments(rng, T, B, I, H)
     options |= {"lengths": some_lengths(rng, T, B) if ragged else None, "reverse": reverse}
-    upstream = upstream_of(rng, forward(fastlstm, name, arguments, **options)[:-1])
+    upstream = cell.upstream(rng, T, B, H)
 
     def loss():
-        outputs = forward(fastlstm, name, arguments, **options)[:-1]
-        return sum(np.vdot(d, out) for d, out in zip(upstream, outputs, strict=True))
+        outputs = cell.forward(fastlstm, arguments, options)
+        return sum(np.vdot(d, out) for d, out in zip(upstream.values(), outputs, strict=True))
 
-    _, gradients = both(fastlstm, name, arguments, upstream, **options)
-    for key, array in arguments.items():
-        assert_close(getattr(gradients, key), central_differences(loss, array), 1e-8)
+    _, gradients = cell.both(fastlstm, arguments, options, upstream)
+    for name, array in arguments.items():
+        direction = normal(rng, array.shape)
+        actual = np.vdot(getattr(gradients, name), direction)
+        assert_close(actual, slope(loss, [array], [direction]), FINITE_DIFFERENCES)
 
 
 @settings(
-    max_examples=15,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-@cells
-def test_any_small_shape_and_layout_equals_the_reference(isa, name, data):
+@each_cell
+def test_any_small_shape_and_layout_equals_the_reference(isa, cell, data):
     T, B, I, H = (
         data.draw(st.integers(low, high), label=size)
         for low, high, size in ((0, 5, "T"), (0, 20, "B"), (1, 20, "I"), (1, 40, "H"))
     )
     rng = np.random.default_rng(data.draw(st.integers(0, 99), label="seed"))
-    arguments, options = make(name, rng, T, B, I, H)
+    dtype = np.dtype(data.draw(st.sampled_from([np.float32, np.float64]), label="dtype"))
+    with_ = {name: data.draw(st.booleans(), label=name) for name in ("bias", "state")}
+    arguments, options = cell.arguments(rng, T, B, I, H, dtype, **with_)
+    upstream = cell.upstream(rng, T, B, H, dtype)
     layouts = st.sampled_from(["plain", *LAYOUTS])
-    for group in (arguments, options):
+    for group in (arguments, options, upstream):
         for key, value in group.items():
             if isinstance(value, np.ndarray):
                 group[key] = LAYOUTS.get(data.draw(layouts, label=key), np.copy)(value)
     lengths = st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B)
     options |= {"lengths": data.draw(lengths), "reverse": data.draw(st.booleans())}
-    check_against_reference(name, rng, arguments, options, np.dtype(np.float64))
+    check_against_reference(cell, arguments, options, upstream)
 
 
-# --- promises -------------------------------------------------------------------------------------
-
-
-def rows_of(arguments, options, rows):
-    """Return arguments and options for some rows of the batch."""
-    arguments = {
-        key: a[..., rows, :] if key in ("x", "h_0", "c_0") else a for key, a in arguments.items()
-    }
-    masks = ("zoneout_h", "zoneout_c", "dropout_h")
-    options = {
-        key: v[..., rows, :] if key in masks and isinstance(v, np.ndarray) else v
-        for key, v in options.items()
-    }
-    return arguments, options
-
-
-@cells
-def test_a_row_has_the_same_bits_alone_and_in_a_batch(isa, dtype, rng, name):
-    T, B = 5, 14
-    arguments, options = make(name, rng, T, B, 9, 37, dtype)
-    whole = forward(fastlstm, name, arguments, **options)[:-1]
-    for rows in ([3], [0, 13], list(range(7))):
-        part = rows_of(arguments, options, rows)
-        assert_same_bits(
-            tuple(a[..., rows, :] for a in whole), forward(fastlstm, name, part[0], **part[1])[:-1]
-        )
-
-
-@cells
-def test_results_do_not_depend_on_threads(isa, dtype, rng, name):
-    for B in (1, 14):
-        arguments, options = make(name, rng, 6, B, 40, 150, dtype)
-        upstream = upstream_of(rng, forward(fastlstm, name, arguments, **options)[:-1])
-        results = []
-        for threads in (1, 2, 3):
-            with forced_threads(threads):
-                results.append(both(fastlstm, name, arguments, upstream, **options))
-        for result in results[1:]:
-            assert_same_bits(result[0], results[0][0])
-            assert_same_bits(result[1], results[0][1])
-
-
-@cells
-@ragged
-def test_training_and_inference_give_the_same_bits(isa, dtype, rng, name, ragged):
-    arguments, options = make(name, rng, 6, 9, 11, 37, dtype)
-    options["lengths"] = some_lengths(rng, 6, 9) if ragged else None
-    inference = forward(fastlstm, name, arguments, **options)[:-1]
-    training = forward(fastlstm, name, arguments, **options, training=True)[:-1]
-    assert_same_bits(inference, training)
-
-
-@cells
-def test_what_lies_past_a_rows_end_is_not_read(isa, dtype, rng, name):
-    T, B = 5, 4
-    arguments, options = make(name, rng, T, B, 3, 17, dtype)
-    lengths = np.array([3, 0, 5, 1])
-    options["lengths"] = lengths
-    clean = forward(fastlstm, name, arguments, **options)[:-1]
-    arguments["x"][np.arange(T)[:, None] >= lengths] = np.nan
-    assert_same_bits(forward(fastlstm, name, arguments, **options)[:-1], clean)
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@each_kind
 def test_clip_bounds_the_input_of_each_activation(isa, dtype, rng, cell):
-    name = {"lstm": "peephole"}.get(cell, cell)
-    arguments, options = make(name, rng, 4, 3, 5, 18, dtype)
+    arguments, options = cell.arguments(rng, 4, 3, 5, 18, dtype)
     options["clip"] = 0.5
-    actual = forward(fastlstm, name, arguments, **options)[:-1]
-    assert_close(actual, forward(reference, name, arguments, **options)[:-1])
-    with pytest.raises(ValueError, match=r"^clip: expected None"):
-        forward(fastlstm, name, arguments, **options, training=True)
+    actual = cell.forward(fastlstm, arguments, options)
+    assert_close(actual, cell.forward(reference, arguments, options))
+    assert np.abs(actual[0] - cell.forward(fastlstm, arguments, {})[0]).max() > 0.1
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_backward_call_wants_a_tape_of_its_own_cell(rng, cell):
-    backward = getattr(fastlstm, f"{cell}_backward")
-    other = "gru" if cell == "lstm" else "lstm"
-    name = {"lstm": "peephole"}.get(other, other)
-    tape = forward(fastlstm, name, make(name, rng, 2, 2, 2, 2)[0], training=True)[-1]
-    for wrong in (tape, None, "tape"):
-        with pytest.raises(TypeError, match=f"^tape: expected the tape of {cell}_forward, got"):
-            backward(wrong)
+@pytest.mark.parametrize(("T", "B", "I"), [(0, 3, 2), (4, 0, 2), (0, 0, 2), (4, 3, 0)])
+@each_kind
+@ragged
+def test_empty_input_gives_empty_output_and_the_initial_state(
+    isa, dtype, rng, cell, T, B, I, ragged
+):
+    arguments, options = cell.arguments(rng, T, B, I, 3, dtype)
+    options |= {"lengths": np.zeros(B, int), "reverse": True} if ragged else {}
+    upstream = cell.upstream(rng, T, B, 3, dtype)
+    check_against_reference(cell, arguments, options, upstream)
+    if T == 0 or ragged:
+        final = cell.forward(fastlstm, arguments, options)[1:]
+        assert_same_bits(final, tuple(arguments[name] for name in cell.states))
+
+
+# --- bitwise promises -----------------------------------------------------------------------------
+
+# every cell, and the plain LSTM where tiles, shares of threads and groups of rows end otherwise:
+# units split unevenly, an input product that BLAS would split, one wide row, a batch worth several
+# threads, eight groups
+BITWISE = [(name, (5, 14, 9, 37)) for name in CELLS]
+BITWISE += [
+    ("lstm", shape)
+    for shape in (
+        (4, 33, 32, 32),
+        (3, 8, 64, 100),
+        (3, 7, 600, 24),
+        (5, 1, 64, 300),
+        (12, 40, 96, 128),
+        (3, 512, 16, 24),
+    )
+]
+bitwise = pytest.mark.parametrize(
+    ("cell", "shape"),
+    [(CELLS[name], shape) for name, shape in BITWISE],
+    ids=[f"{name} {shape}" for name, shape in BITWISE],
+)
+
+
+@bitwise
+def test_a_row_has_the_same_bits_alone_and_in_any_batch(isa, dtype, rng, cell, shape):
+    B = shape[1]
+    arguments, options = cell.arguments(rng, *shape, dtype)
+    whole = cell.forward(fastlstm, arguments, options)
+    for size in {1, 2, 3, 5, B - 1, B} & set(range(1, B + 1)):
+        rows = rng.choice(B, size, replace=False)
+        part = cell.forward(fastlstm, part_of(arguments, rows), part_of(options, rows))
+        assert_same_bits(part, tuple(out[..., rows, :] for out in whole))
+
+
+@bitwise
+@reverse
+def test_chunks_with_carried_state_have_the_bits_of_one_call(isa, dtype, rng, cell, shape, reverse):
+    T = shape[0]
+    arguments, options = cell.arguments(rng, *shape, dtype)
+    options["reverse"] = reverse
+    y, *state = cell.forward(fastlstm, arguments, options)
+    chunks = list(itertools.pairwise(sorted({0, 1, T // 2, T})))
+    carried = [arguments[name] for name in cell.states]
+    for start, stop in reversed(chunks) if reverse else chunks:
+        steps = slice(start, stop)
+        part = part_of(arguments, steps=steps) | dict(zip(cell.states, carried, strict=True))
+        y_part, *carried = cell.forward(fastlstm, part, part_of(options, steps=steps))
+        assert_same_bits(y_part, y[steps])
+    assert_same_bits(tuple(carried), tuple(state))
+
+
+@bitwise
+@reverse
+def test_a_padded_row_has_the_bits_of_the_row_without_padding(
+    isa, dtype, rng, cell, shape, reverse
+):
+    T, B = shape[:2]
+    arguments, options = cell.arguments(rng, *shape, dtype)
+    options["reverse"] = reverse
+    lengths = some_lengths(rng, T, B)
+    padded = cell.forward(fastlstm, arguments, options | {"lengths": lengths})
+    for row in {0, 1 % B, B // 2, B - 1}:
+        some = {"rows": [row], "steps": slice(lengths[row])}
+        y, *state = cell.forward(fastlstm, part_of(arguments, **some), part_of(options, **some))
+        assert_same_bits(y[:, 0], padded[0][: lengths[row], row])
+        assert_same_bits(tuple(s[0] for s in state), tuple(s[row] for s in padded[1:]))
+    full = cell.forward(fastlstm, arguments, options | {"lengths": np.full(B, T)})
+    assert_same_bits(full, cell.forward(fastlstm, arguments, options))
+
+
+@bitwise
+def test_training_and_inference_give_the_same_bits(isa, dtype, rng, cell, shape):
+    arguments, options = cell.arguments(rng, *shape, dtype)
+    for lengths in (None, some_lengths(rng, *shape[:2])):
+        options["lengths"] = lengths
+        inference = cell.forward(fastlstm, arguments, options)
+        assert_same_bits(cell.forward(fastlstm, arguments, options | {"training": True}), inference)
+
+
+# large enough for three threads, which share units (B = 1) or rows
+THREADED = [
+    (name, shape, dtype, ragged)
+    for name in CELLS
+    for shape, dtype, ragged in (
+        ((5, 1, 40, 150), np.float32, False),
+        ((5, 14, 40, 150), np.float64, False),
+        ((5, 14, 40, 150), np.float32, True),
+    )
+]
+THREADED += [
+    ("lstm", shape, dtype, ragged)
+    for _, shape in BITWISE[len(CELLS) :]
+    for dtype, ragged in itertools.product([np.float32, np.float64], [False, True])
+]
+
+
+@pytest.mark.parametrize(
+    ("cell", "shape", "dtype", "ragged"),
+    [(CELLS[name], *rest) for name, *rest in THREADED],
+    ids=[f"{n} {shape} {np.dtype(d)}{' ragged' * r}" for n, shape, d, r in THREADED],
+)
+def test_runs_and_numbers_of_threads_have_the_same_bits(isa, rng, cell, shape, dtype, ragged):
+    T, B, _, H = shape
+    arguments, options = cell.arguments(rng, *shape, dtype)
+    options["lengths"] = some_lengths(rng, T, B) if ragged else None
+    upstream = cell.upstream(rng, T, B, H, dtype)
+    with forced_threads(1):
+        one = cell.both(fastlstm, arguments, options, upstream)
+    for number in (2, 3):
+        with forced_threads(number):
+            assert_same_bits(cell.both(fastlstm, arguments, options, upstream), one)
+
+
+@each_cell
+@reverse
+def test_what_lies_past_a_rows_end_is_not_read(isa, dtype, rng, cell, reverse):
+    T, B, H = 5, 4, 17
+    arguments, options = cell.arguments(rng, T, B, 3, H, dtype)
+    lengths = np.array([3, 0, 5, 1])
+    options |= {"lengths": lengths, "reverse": reverse}
+    upstream = cell.upstream(rng, T, B, H, dtype)
+    clean = cell.both(fastlstm, arguments, options, upstream)
+    past = np.arange(T)[:, None] >= lengths
+    arguments["x"][past] = upstream["dy"][past] = np.nan
+    poisoned = cell.both(fastlstm, arguments, options, upstream)
+    assert_same_bits(poisoned, clean)
+    assert not poisoned[0][0][past].any()
+    assert not poisoned[1].x[past].any()
+
+
+def test_the_table_holds_every_cell_of_the_array_functions():
+    assert {cell.kind for cell in CELLS.values()} == set(PLAIN)
+    functions = {name.removesuffix("_forward") for name in dir(fastlstm) if "_forward" in name}
+    assert functions == set(PLAIN)

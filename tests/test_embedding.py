@@ -14,59 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import (
-    assert_close,
-    assert_same_bits,
-    forced_threads,
-    gru_arguments,
-    lstm_variant,
-    normal,
-    rnn_arguments,
-)
+from cells import LAYERS, each_layer, lstm_arguments
+from helpers import assert_close, assert_same_bits, forced_threads, normal
 
 import fastlstm
 from fastlstm import capi
 
+WATCH = Path(__file__).parent / "embedding"
 EXAMPLES = Path(__file__).parents[1] / "examples" / "embedding"
 COMPILER = shutil.which(os.environ.get("CC", "cc"))
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
 
-LSTMS = {"lstm": ()}
-LSTMS |= {
-    name: (name,)
-    for name in (
-        "peephole",
-        "w_proj",
-        "layer_norm",
-        "coupled",
-        "cell_clip",
-        "proj_clip",
-        "zoneout rates",
-        "activations",
-    )
-}
-LSTMS["everything"] = tuple(LSTMS)[1:]
-CASES = [*LSTMS, "gru", "gru reset before", "gru zoneout", "rnn", "rnn relu"]
-cases = pytest.mark.parametrize("case", CASES)
 DIFFERENTIABLE = ("x", "w_ih", "w_hh", "b", "h_0", "c_0", "peephole", "w_proj", "layer_norm")
-
-
-def case_of(case, rng, T, B, I, H, dtype):
-    """Return the cell, the arrays of its forward function and its options."""
-    if case in LSTMS:
-        return "lstm", *lstm_variant(rng, T, B, I, H, LSTMS[case], dtype)
-    if case.startswith("gru"):
-        reset_after = case != "gru reset before"
-        options = {"reset_after": reset_after}
-        if case == "gru zoneout":
-            options["zoneout_h"] = 0.3
-        return "gru", gru_arguments(rng, T, B, I, H, dtype, reset_after=reset_after), options
-    options = {"nonlinearity": "relu", "zoneout_h": 0.1} if case == "rnn relu" else {}
-    return "rnn", rnn_arguments(rng, T, B, I, H, dtype), options
-
-
-def python_function(cell, what):
-    return getattr(fastlstm, f"{cell}_{what}")
 
 
 def plan_of(cell, arrays, options, **more):
@@ -134,45 +93,41 @@ class Runner:
         return y
 
 
-@cases
-def test_steps_and_sequences_have_the_bits_of_python(isa, dtype, rng, case):
+@each_layer
+def test_steps_and_sequences_have_the_bits_of_python(isa, dtype, rng, cell):
     for T, B, I, H in ((6, 1, 1, 20), (5, 7, 9, 5)):
-        cell, arrays, options = case_of(case, rng, T, B, I, H, dtype)
-        expected = python_function(cell, "forward")(**arrays, **options)
-        x, plan = arrays["x"], plan_of(cell, arrays, options)
-        final = (expected.h_n, expected.c_n) if cell == "lstm" else (expected.h_n,)
+        arrays, options = cell.arguments(rng, T, B, I, H, dtype)
+        y, *final = cell.forward(fastlstm, arrays, options)
+        x, plan = arrays["x"], plan_of(cell.kind, arrays, options)
         whole, chunks, mixed, silent = (Runner(plan, arrays) for _ in range(4))
-        assert_same_bits(whole.forward(x), expected.y)
-        assert_same_bits(np.concatenate([chunks.steps(x[:3]), chunks.steps(x[3:])]), expected.y)
+        assert_same_bits(whole.forward(x), y)
+        assert_same_bits(np.concatenate([chunks.steps(x[:3]), chunks.steps(x[3:])]), y)
         pieces = [mixed.steps(x[:1]), mixed.forward(x[1:4]), mixed.forward(x[:0])]
-        assert_same_bits(np.concatenate([*pieces, mixed.steps(x[4:])]), expected.y)
+        assert_same_bits(np.concatenate([*pieces, mixed.steps(x[4:])]), y)
         silent.api.step(at(silent.state), at(x), None)
         silent.api.forward(at(silent.state), T - 1, at(x[1:]), None, at(silent.workspace))
         for runner in (whole, chunks, mixed, silent):
-            assert_same_bits(runner.final(), final)
+            assert_same_bits(runner.final(), tuple(final))
             assert runner.state.is_intact()
             assert runner.workspace.is_intact()
 
 
-@cases
-def test_gradients_have_the_bits_of_python(isa, dtype, rng, case):
+@each_layer
+def test_gradients_have_the_bits_of_python(isa, dtype, rng, cell):
     for T, B, I, H, reverse in ((6, 1, 4, 20, False), (40, 16, 3, 17, True)):
-        cell, arrays, options = case_of(case, rng, T, B, I, H, dtype)
-        forward, backward = python_function(cell, "forward"), python_function(cell, "backward")
-        R = arrays["w_hh"].shape[1]
-        given = {"dy": normal(rng, (T, B, R), dtype), "dh_n": normal(rng, (B, R), dtype)}
-        if cell == "lstm":
-            given["dc_n"] = normal(rng, (B, H), dtype)
-        output = forward(**arrays, **options, reverse=reverse, training=True)
-        expected = backward(output.tape, **given)._asdict()
+        arrays, options = cell.arguments(rng, T, B, I, H, dtype)
+        given = cell.upstream(rng, T, B, H, dtype)
+        outputs, expected = cell.both(fastlstm, arrays, options | {"reverse": reverse}, given)
+        expected = expected._asdict()
 
-        runner = Runner(plan_of(cell, arrays, options, training=True, reverse=reverse), arrays)
-        tape = Memory(runner.api.tape_size(runner.plan.address, T, B))
-        y = np.empty((T, B, R), dtype)
+        plan = plan_of(cell.kind, arrays, options, training=True, reverse=reverse)
+        runner = Runner(plan, arrays)
+        tape = Memory(runner.api.tape_size(plan.address, T, B))
+        y = np.empty_like(outputs[0])
         memory = at(tape), at(runner.workspace)
         x = at(arrays["x"])
         assert runner.api.forward_tape(at(runner.state), T, x, at(y), *memory) == 0
-        assert_same_bits(y, output.y)
+        assert_same_bits(y, outputs[0])
         results = {
             f"d{name}": np.zeros(arrays[name].shape, dtype)
             for name in DIFFERENTIABLE
@@ -193,8 +148,8 @@ def test_gradients_have_the_bits_of_python(isa, dtype, rng, case):
 
 
 def test_gradients_that_are_not_wanted(dtype, rng):
-    cell, arrays, options = case_of("everything", rng, 5, 3, 4, 6, dtype)
-    runner = Runner(plan_of(cell, arrays, options, training=True), arrays)
+    arrays, options = LAYERS["lstm everything, coupled"].arguments(rng, 5, 3, 4, 6, dtype)
+    runner = Runner(plan_of("lstm", arrays, options, training=True), arrays)
     expected = fastlstm.lstm_backward(
         fastlstm.lstm_forward(**arrays, **options, training=True).tape, dh_n=arrays["h_0"] + 1
     )
@@ -215,9 +170,9 @@ def test_gradients_that_are_not_wanted(dtype, rng):
 
 
 def test_a_reversed_plan_runs_a_sequence_from_its_end(dtype, rng):
-    cell, arrays, options = case_of("lstm", rng, 8, 3, 4, 6, dtype)
+    arrays = lstm_arguments(rng, 8, 3, 4, 6, dtype)
     expected = fastlstm.lstm_forward(**arrays, reverse=True)
-    runner = Runner(plan_of(cell, arrays, options, reverse=True), arrays)
+    runner = Runner(plan_of("lstm", arrays, {}, reverse=True), arrays)
     assert_same_bits(runner.forward(arrays["x"]), expected.y)
     assert_same_bits(runner.final(), (expected.h_n, expected.c_n))
 
@@ -231,8 +186,8 @@ def layer_of(arrays, **fields):
 
 
 def test_update_takes_other_weights_and_states_go_on(dtype, rng):
-    _, arrays, _ = case_of("lstm", rng, 8, 3, 4, 6, dtype)
-    _, others, _ = case_of("lstm", rng, 8, 3, 4, 6, dtype)
+    arrays = lstm_arguments(rng, 8, 3, 4, 6, dtype)
+    others = lstm_arguments(rng, 8, 3, 4, 6, dtype)
     runner = Runner(plan_of("lstm", arrays, {}), arrays)
     runner.steps(arrays["x"][:3])
     h, c = runner.final()
@@ -243,7 +198,7 @@ def test_update_takes_other_weights_and_states_go_on(dtype, rng):
     )
     assert_same_bits(runner.steps(arrays["x"][3:]), expected.y)
 
-    _, wider, _ = case_of("lstm", rng, 8, 3, 4, 7, dtype)
+    wider = lstm_arguments(rng, 8, 3, 4, 7, dtype)
     assert update(runner.plan.address, ctypes.byref(layer_of(wider))) == 2
     extra = layer_of(others)
     extra.peephole = at(np.zeros((3, 6), dtype))
@@ -272,7 +227,7 @@ def test_update_takes_other_weights_and_states_go_on(dtype, rng):
     ],
 )
 def test_a_layer_that_does_not_fit_is_refused(dtype, rng, field, value):
-    _, arrays, _ = case_of("lstm", rng, 1, 1, 2, 3, dtype)
+    arrays = lstm_arguments(rng, 1, 1, 2, 3, dtype)
     api = capi.f32 if dtype == np.float32 else capi.f64
     plan = ctypes.c_void_p(1)
     good = layer_of(arrays, training=1)
@@ -286,7 +241,7 @@ def test_a_layer_that_does_not_fit_is_refused(dtype, rng, field, value):
 
 
 def test_sizes_and_alignment(rng):
-    _, arrays, _ = case_of("lstm", rng, 4, 2, 3, 5, np.dtype(np.float32))
+    arrays = lstm_arguments(rng, 4, 2, 3, 5, np.float32)
     runner = Runner(plan_of("lstm", arrays, {}), arrays)
     api, plan = runner.api, runner.plan.address
     for size in (
@@ -312,7 +267,7 @@ def test_sizes_and_alignment(rng):
 
 def test_threads_share_a_plan(rng):
     """ctypes lets go of the GIL, so that these calls do run at once."""
-    _, arrays, _ = case_of("lstm", rng, 200, 2, 8, 32, np.dtype(np.float32))
+    arrays = lstm_arguments(rng, 200, 2, 8, 32, np.float32)
     plan = plan_of("lstm", arrays, {}, training=True)
     runners = [Runner(plan, arrays) for _ in range(4)]
     expected = fastlstm.lstm_forward(**arrays).y
@@ -325,7 +280,7 @@ def test_threads_share_a_plan(rng):
 
 
 def test_a_plan_keeps_the_set_of_instructions_it_was_made_with(isa, rng):
-    _, arrays, _ = case_of("lstm", rng, 4, 2, 3, 5, np.dtype(np.float32))
+    arrays = lstm_arguments(rng, 4, 2, 3, 5, np.float32)
     runner = Runner(plan_of("lstm", arrays, {}), arrays)
     expected = fastlstm.lstm_forward(**arrays).y
     fastlstm._core.runtime.set_isa("scalar")  # the fixture puts it back
@@ -365,7 +320,9 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("embedding") / "examples"
     shutil.copytree(EXAMPLES, folder)
     build = [sys.executable, "setup.py", "build_ext", "--inplace"]
-    done = subprocess.run(build, cwd=folder, env=environment(), capture_output=True, text=True)
+    # what is tested is not their speed, and gcc takes 3 s to optimise what Cython writes
+    quick = environment() | {"CFLAGS": "-O0"}
+    done = subprocess.run(build, cwd=folder, env=quick, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -440,26 +397,30 @@ def test_the_header_is_plain_and_matches_ctypes(tmp_path, language, flags):
         assert (api.version, api.size) == (capi.VERSION, ctypes.sizeof(capi.API))
 
 
-@needs_compiler
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="preloading as Linux has it")
-def test_steps_and_sequences_allocate_nothing_and_take_no_lock(tmp_path, isa, dtype):
-    """A library that stands before malloc, free and locks counts; the kernel watches the rest."""
-    if os.confstr("CS_GNU_LIBC_VERSION") is None:
-        pytest.skip("watch.c passes on to glibc's functions")
-    here = Path(__file__).parent / "embedding"
-    library = tmp_path / "watch.so"
+@pytest.fixture(scope="module")
+def watch(tmp_path_factory):
+    """Return a library that stands before malloc, free and locks, and counts."""
+    if not sys.platform.startswith("linux") or os.confstr("CS_GNU_LIBC_VERSION") is None:
+        pytest.skip("watch.c is preloaded as Linux has it, and passes on to glibc's functions")
+    library = tmp_path_factory.mktemp("watch") / "watch.so"
     command = [COMPILER, "-O1", "-shared", "-fPIC", f"-I{fastlstm.get_include()}"]
-    subprocess.check_call([*command, here / "watch.c", "-o", library, "-ldl"])
+    subprocess.check_call([*command, WATCH / "watch.c", "-o", library, "-ldl"])
+    return library
+
+
+@needs_compiler
+def test_steps_and_sequences_allocate_nothing_and_take_no_lock(watch, isa):
+    """The kernel watches what the library does not."""
     done = subprocess.run(
-        [sys.executable, here / "watch.py", library, dtype.name],
-        env=environment() | {"LD_PRELOAD": str(library), "FASTLSTM_ISA": isa},
+        [sys.executable, WATCH / "watch.py", watch],
+        env=environment() | {"LD_PRELOAD": str(watch), "FASTLSTM_ISA": isa},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    cells = done.stdout.splitlines()
-    assert len(cells) == 5
-    for line in cells:
+    plans = done.stdout.splitlines()
+    assert len(plans) == 2 * 5
+    for line in plans:
         by_create, calls, control, ended = map(int, line.split())
         assert by_create == 2
         assert calls == 0
@@ -467,7 +428,7 @@ def test_steps_and_sequences_allocate_nothing_and_take_no_lock(tmp_path, isa, dt
 
 
 def test_sequences_in_c_have_the_same_bits_for_any_number_of_threads(rng):
-    _, arrays, _ = case_of("lstm", rng, 100, 16, 32, 64, np.dtype(np.float32))
+    arrays = lstm_arguments(rng, 100, 16, 32, 64, np.float32)
     runner = Runner(plan_of("lstm", arrays, {}), arrays)
     y = runner.forward(arrays["x"])  # on the calling thread
     for threads in (1, 2):

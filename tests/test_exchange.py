@@ -6,7 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import TOLERANCE, assert_close, assert_same_bits, normal
+from cells import IN_PYTORCH, LAYERS
+from helpers import AGAINST_KERAS, AGAINST_TORCH, assert_close, assert_same_bits, normal
 
 import fastlstm
 from fastlstm.exchange import from_keras, from_torch, to_keras, to_torch
@@ -35,11 +36,10 @@ def assert_equal_layers(actual, desired):
 
 # --- PyTorch --------------------------------------------------------------------------------------
 
-TORCH_CASES = [(cell, options) for cell in CELLS for options in SHAPES]
-TORCH_CASES += [
-    ("LSTM", {"proj_size": 2}),
-    ("LSTM", {"proj_size": 2, "num_layers": 2, "bidirectional": True}),
-    ("RNN", {"nonlinearity": "relu", "num_layers": 2}),
+TORCH_CASES = [
+    (LAYERS[name].layer_class().__name__, LAYERS[name].layer_options(H) | shape)
+    for name in IN_PYTORCH
+    for shape in SHAPES
 ]
 
 
@@ -62,7 +62,7 @@ def own_outputs(layer, x):
 
 def assert_same_outputs(actual, desired):
     for a, d in zip(actual, desired, strict=True):
-        assert_close(a, d)
+        assert_close(a, d, AGAINST_TORCH)
 
 
 @pytest.mark.parametrize(("cell", "options"), TORCH_CASES, ids=str)
@@ -232,9 +232,7 @@ def assert_outputs_of_keras(keras, layers, x, actual):
     y = x
     for layer in layers:
         y = layer(y)
-    # no layer but the fused ones has more digits, even of float64 (Keras 3.15 on PyTorch)
-    tolerance = TOLERANCE[np.dtype(np.float32)]
-    assert_close(actual, keras.ops.convert_to_numpy(y), tolerance)
+    assert_close(actual, keras.ops.convert_to_numpy(y), AGAINST_KERAS)
 
 
 @QUIET

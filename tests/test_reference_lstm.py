@@ -1,103 +1,15 @@
-"""The variants of the LSTM in the NumPy reference, against central differences and others' code."""
+"""The LSTM and its variants in the NumPy reference: PyTorch, ONNX Runtime, identities."""
 
 import numpy as np
 import pytest
-from helpers import (
-    LSTM_VARIANTS,
-    assert_close,
-    assert_same_bits,
-    central_differences,
-    lstm_arguments,
-    lstm_variant,
-    normal,
-    some_lengths,
-)
+from cells import CELLS, Cell, each_of
+from helpers import AGAINST_TORCH, assert_close, assert_same_bits
 from onnx_peer import onnx_blocks, run_onnx
 
 from fastlstm import reference
 
 T, B, I, H = 4, 3, 2, 3
-EVERYTHING = tuple(name for name in LSTM_VARIANTS if name != "zoneout rates")
-COMBINATIONS = [(name,) for name in LSTM_VARIANTS] + [
-    ("peephole", "coupled"),
-    ("layer_norm", "coupled"),
-    ("layer_norm", "w_proj", "dropout_h"),
-    EVERYTHING,
-    tuple(name for name in EVERYTHING if name != "coupled"),
-]
-combinations = pytest.mark.parametrize("names", COMBINATIONS, ids="+".join)
-
-
-def upstream_of(rng, arguments, dtype=np.float64):
-    """Return dy, dh_n and dc_n for arguments that have both states."""
-    h_0, c_0 = arguments["h_0"], arguments["c_0"]
-    shapes = {"dy": (len(arguments["x"]), *h_0.shape), "dh_n": h_0.shape, "dc_n": c_0.shape}
-    return {name: normal(rng, shape, dtype) for name, shape in shapes.items()}
-
-
-@combinations
-@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
-@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
-def test_gradients_equal_central_differences(rng, names, ragged, reverse):
-    arguments, options = lstm_variant(rng, T, B, I, H, names)
-    options |= {"lengths": some_lengths(rng, T, B) if ragged else None, "reverse": reverse}
-    upstream = upstream_of(rng, arguments)
-
-    def loss():
-        outputs = reference.lstm_forward(**arguments, **options)[:3]
-        return sum(np.vdot(d, out) for d, out in zip(upstream.values(), outputs, strict=True))
-
-    tape = reference.lstm_forward(**arguments, **options, training=True).tape
-    gradients = reference.lstm_backward(tape, **upstream)._asdict()
-    for name, array in arguments.items():
-        # a small step, because the normalisation of a small z is strongly curved
-        assert_close(gradients.pop(name), central_differences(loss, array, 1e-6), 1e-8)
-    assert set(gradients.values()) <= {None}
-
-
-@combinations
-def test_float32_stays_float32_and_close_to_float64(rng, names):
-    arguments, options = lstm_variant(rng, T, B, I, H, names, np.float32)
-    upstream = upstream_of(rng, arguments, np.float32)
-
-    def wide(given):
-        return {k: a.astype(float) if isinstance(a, np.ndarray) else a for k, a in given.items()}
-
-    def both(arguments, options, upstream):
-        *outputs, tape = reference.lstm_forward(**arguments, **options, training=True)
-        return *outputs, *reference.lstm_backward(tape, **upstream)
-
-    actual = both(arguments, options, upstream)
-    desired = both(wide(arguments), wide(options), wide(upstream))
-    narrow = tuple(None if a is None else a.astype(np.float32) for a in desired)
-    # the normalisation of nearly equal numbers loses some
-    assert_close(actual, narrow, 2e-4 if "layer_norm" in names else None)
-
-
-@combinations
-def test_a_row_past_its_end_is_not_read_and_keeps_its_state(rng, names):
-    arguments, options = lstm_variant(rng, T, B, I, H, names)
-    lengths = np.array([2, 0, 4])
-    past = np.arange(T)[:, None] >= lengths
-    upstream = upstream_of(rng, arguments)
-    clean = reference.lstm_forward(**arguments, **options, lengths=lengths)
-    arguments["x"][past] = upstream["dy"][past] = np.nan
-    *actual, tape = reference.lstm_forward(**arguments, **options, lengths=lengths, training=True)
-    assert_same_bits(tuple(actual), clean[:3])
-    gradients = reference.lstm_backward(tape, **upstream)
-    assert all(np.isfinite(g).all() for g in gradients if g is not None)
-    assert_same_bits((actual[1][1], actual[2][1]), (arguments["h_0"][1], arguments["c_0"][1]))
-    assert not actual[0][past].any()
-
-
-@pytest.mark.parametrize(("T", "B"), [(0, 3), (2, 0)])
-@combinations
-def test_no_steps_or_no_rows_give_empty_results(rng, names, T, B):
-    arguments, options = lstm_variant(rng, T, B, I, H, names)
-    *outputs, tape = reference.lstm_forward(**arguments, **options, training=True)
-    gradients = reference.lstm_backward(tape, *outputs)
-    for name, array in arguments.items():
-        assert getattr(gradients, name).shape == array.shape
+LSTM = CELLS["lstm"]
 
 
 def torch_lstm(torch, a, options):
@@ -125,44 +37,60 @@ def torch_lstm(torch, a, options):
 
 def test_all_variants_together_equal_their_equations_in_torch(rng):
     torch = pytest.importorskip("torch")
-    names = set(EVERYTHING) - {"coupled", "activations"}
-    arguments, options = lstm_variant(rng, T, B, I, H, names)
-    upstream = upstream_of(rng, arguments)
+    everything = CELLS["lstm everything, masks"].variants
+    cell = Cell("lstm", tuple(name for name in everything if name != "activations"))
+    arguments, options = cell.arguments(rng, T, B, I, H)
+    upstream = cell.upstream(rng, T, B, H)
     leaves = {name: torch.tensor(array, requires_grad=True) for name, array in arguments.items()}
     tensors = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
     outputs = torch_lstm(torch, leaves, tensors)
     torch.autograd.backward(outputs, [torch.tensor(d) for d in upstream.values()])
 
     *own, tape = reference.lstm_forward(**arguments, **options, training=True)
-    assert_close(tuple(own), tuple(out.detach().numpy() for out in outputs))
+    assert_close(tuple(own), tuple(out.detach().numpy() for out in outputs), AGAINST_TORCH)
     gradients = reference.lstm_backward(tape, **upstream)._asdict()
-    assert_close(gradients, {name: leaf.grad.numpy() for name, leaf in leaves.items()}, 1e-11)
+    desired = {name: leaf.grad.numpy() for name, leaf in leaves.items()}
+    assert_close(gradients, desired, AGAINST_TORCH)
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
-def test_projection_equals_torch(rng, dtype, reverse):
+@each_of(["lstm", "lstm projection"])
+@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+def test_forward_and_backward_equal_torch(rng, dtype, cell, ragged):
     torch = pytest.importorskip("torch")
-    arguments, _ = lstm_variant(rng, T, B, I, H, ["w_proj"], dtype)
-    upstream = upstream_of(rng, arguments, dtype)
-    R = len(arguments["w_proj"])
-    peer = torch.nn.LSTM(I, H, proj_size=R, dtype=getattr(torch, dtype.name))
-    leaves = {name: torch.tensor(array) for name, array in arguments.items()}
+    arguments, _ = cell.arguments(rng, T, B, I, H, dtype)
+    upstream = cell.upstream(rng, T, B, H, dtype)
+    # torch's packed sequences have no empty rows
+    lengths = np.array([2, 4, 1]) if ragged else np.full(B, T)
+    upstream["dy"][np.arange(T)[:, None] >= lengths] = 0
+
+    R = cell.output_size(H)
+    peer = torch.nn.LSTM(I, H, proj_size=R if R < H else 0, dtype=getattr(torch, dtype.name))
+    leaves = {name: torch.from_numpy(array.copy()) for name, array in arguments.items()}
     with torch.no_grad():
         peer.weight_ih_l0[:], peer.weight_hh_l0[:] = leaves["w_ih"], leaves["w_hh"]
-        peer.weight_hr_l0[:] = leaves["w_proj"]
-        peer.bias_ih_l0[:], peer.bias_hh_l0[:] = leaves["b"], 0
+        peer.bias_ih_l0[:], peer.bias_hh_l0[:] = 0.25 * leaves["b"], 0.75 * leaves["b"]
+        if R < H:
+            peer.weight_hr_l0[:] = leaves["w_proj"]
     x, h_0, c_0 = (leaves[name].requires_grad_() for name in ("x", "h_0", "c_0"))
-    y, (h_n, c_n) = peer(x.flip(0) if reverse else x, (h_0[None], c_0[None]))
-    outputs = (y.flip(0) if reverse else y, h_n[0], c_n[0])
-    torch.autograd.backward(outputs, [torch.tensor(d) for d in upstream.values()])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        x, torch.from_numpy(lengths), enforce_sorted=False
+    )
+    y, (h_n, c_n) = peer(packed if ragged else x, (h_0[None], c_0[None]))
+    if ragged:
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=T)
+    outputs = (y, h_n[0], c_n[0])
+    torch.autograd.backward(outputs, [torch.from_numpy(d) for d in upstream.values()])
 
-    *own, tape = reference.lstm_forward(**arguments, reverse=reverse, training=True)
-    assert_close(tuple(own), tuple(out.detach().numpy() for out in outputs))
-    actual = reference.lstm_backward(tape, **upstream)._asdict()
-    actual = {name: actual[name] for name in arguments}
+    options = {"lengths": lengths if ragged else None}
+    own, gradients = cell.both(reference, arguments, options, upstream)
+    assert_close(own, tuple(out.detach().numpy() for out in outputs), AGAINST_TORCH)
     desired = {"x": x, "w_ih": peer.weight_ih_l0, "w_hh": peer.weight_hh_l0, "b": peer.bias_ih_l0}
-    desired |= {"h_0": h_0, "c_0": c_0, "w_proj": peer.weight_hr_l0}
-    assert_close(actual, {name: tensor.grad.numpy() for name, tensor in desired.items()})
+    desired |= {"h_0": h_0, "c_0": c_0}
+    if R < H:
+        desired["w_proj"] = peer.weight_hr_l0
+    actual = {name: getattr(gradients, name) for name in desired}
+    desired = {name: tensor.grad.numpy() for name, tensor in desired.items()}
+    assert_close(actual, desired, AGAINST_TORCH)
 
 
 def lstm_by_onnx(arguments, lengths, reverse=False, **attributes):
@@ -218,7 +146,7 @@ def lstm_by_onnx(arguments, lengths, reverse=False, **attributes):
     ids=lambda value: "+".join(map(str, value)) or "plain",
 )
 def test_variants_equal_onnx_runtime(rng, names, options, attributes, reverse):
-    arguments, variant = lstm_variant(rng, T, B, I, H, names, np.float32)
+    arguments, variant = Cell("lstm", tuple(names)).arguments(rng, T, B, I, H, np.float32)
     lengths = np.array([2, 4, 1])  # ONNX Runtime loses the state of a row without steps
     options = options | variant | {"lengths": lengths, "reverse": reverse}
     own = reference.lstm_forward(**arguments, **options)
@@ -229,7 +157,7 @@ def test_variants_equal_onnx_runtime(rng, names, options, attributes, reverse):
 def test_clip_equals_onnx_runtime_as_long_as_the_cell_state_is_inside(rng, names):
     # ONNX says that the input of every activation is clipped, ONNX Runtime leaves out that of the
     # output (microsoft/onnxruntime#27224)
-    arguments, _ = lstm_variant(rng, T, B, I, H, names, np.float32)
+    arguments, _ = Cell("lstm", tuple(names)).arguments(rng, T, B, I, H, np.float32)
     arguments["x"] *= 3
     arguments["c_0"] *= 0.2
     arguments["b"][H : 2 * H] = -9  # with f = sigmoid(-1), c stays below 1
@@ -248,7 +176,9 @@ def test_clip_bounds_the_input_of_the_output_activation_but_not_the_state():
 
 
 def test_clips_bound_the_states(rng):
-    arguments, options = lstm_variant(rng, T, B, I, H, ["cell_clip", "proj_clip"])
+    arguments, options = Cell("lstm", ("cell clip", "projection", "proj clip")).arguments(
+        rng, T, B, I, H
+    )
     y, _, c_n, _ = reference.lstm_forward(**arguments, **options)
     assert np.abs(y).max() == options["proj_clip"]
     assert np.abs(c_n).max() == options["cell_clip"]
@@ -257,7 +187,7 @@ def test_clips_bound_the_states(rng):
 
 def test_coupled_equals_the_plain_cell_with_opposite_gates(rng):
     # sigmoid(-z) = 1 - sigmoid(z): the plain cell whose forget weights are minus the input weights
-    arguments, options = lstm_variant(rng, T, B, I, H, ["coupled"])
+    arguments, options = CELLS["lstm coupled"].arguments(rng, T, B, I, H)
     plain = dict(arguments)
     for name in ("w_ih", "w_hh", "b"):
         i, rest = arguments[name][:H], arguments[name][H:]
@@ -268,7 +198,7 @@ def test_coupled_equals_the_plain_cell_with_opposite_gates(rng):
 
 
 def test_zoneout_by_rates_is_zoneout_by_constant_masks(rng, dtype):
-    arguments = lstm_arguments(rng, T, B, I, H, dtype)
+    arguments, _ = LSTM.arguments(rng, T, B, I, H, dtype)
     rates = reference.lstm_forward(**arguments, zoneout_h=0.25, zoneout_c=0.5)
     masks = {"zoneout_h": np.full((T, B, H), 0.25, dtype)}
     masks["zoneout_c"] = np.full((T, B, H), 0.5, dtype)
@@ -277,14 +207,3 @@ def test_zoneout_by_rates_is_zoneout_by_constant_masks(rng, dtype):
     assert_same_bits(kept[1:3], (arguments["h_0"], arguments["c_0"]))
     none = reference.lstm_forward(**arguments, zoneout_h=0, zoneout_c=0)
     assert_same_bits(none[:3], reference.lstm_forward(**arguments)[:3])
-
-
-def test_results_are_not_the_tape(rng):
-    arguments, options = lstm_variant(rng, T, B, I, H, [])
-    upstream = upstream_of(rng, arguments)
-    tape = reference.lstm_forward(**arguments, **options, training=True).tape
-    desired = reference.lstm_backward(tape, **upstream)
-    *outputs, tape = reference.lstm_forward(**arguments, **options, training=True)
-    for array in (*outputs, arguments["h_0"], arguments["c_0"]):
-        array[...] = np.nan
-    assert_same_bits(reference.lstm_backward(tape, **upstream), desired)

@@ -12,6 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from cells import IN_PYTORCH, LAYERS, each_of  # noqa: E402
+from helpers import AGAINST_TORCH  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 from torch.testing import assert_close  # noqa: E402
 
@@ -19,15 +21,8 @@ import fastlstm  # noqa: E402
 import fastlstm.torch  # noqa: E402
 from fastlstm.torch import _modules, _operators  # noqa: E402
 
-CELLS = {
-    "lstm": ("LSTM", {}),
-    "projection": ("LSTM", {"proj_size": 3}),
-    "gru": ("GRU", {}),
-    "tanh": ("RNN", {}),
-    "relu": ("RNN", {"nonlinearity": "relu"}),
-}
+each_cell = each_of(IN_PYTORCH)
 T, B, I, H = 6, 5, 4, 7
-TOLERANCE = {torch.float32: 5e-5, torch.float64: 1e-11}
 
 
 @pytest.fixture(autouse=True)
@@ -58,10 +53,10 @@ def nothing_said(monkeypatch):
 
 def twins(cell="lstm", seed=0, **options):
     """Return PyTorch's module and this package's with the same parameters."""
-    name, defaults = CELLS[cell]
+    cell = LAYERS[cell] if isinstance(cell, str) else cell
+    options = cell.layer_options(H) | options
     torch.manual_seed(seed)
-    theirs = getattr(torch.nn, name)(I, H, **defaults | options)
-    ours = getattr(fastlstm.torch, name)(I, H, **defaults | options)
+    theirs, ours = (cell.layer_class(nn)(I, H, **options) for nn in (torch.nn, fastlstm.torch))
     assert ours.load_state_dict(theirs.state_dict()).missing_keys == []
     return theirs, ours
 
@@ -101,12 +96,13 @@ def gradients(module, inputs, kind="padded", **options):
     return outputs, torch.autograd.grad(loss, [*inputs, *module.parameters()])
 
 
-def assert_same(actual, desired, dtype):
+def assert_same(actual, desired):
     actual, desired = list(actual), list(desired)
     assert [a is None for a in actual] == [d is None for d in desired]
     for a, d in zip(actual, desired, strict=True):
         if a is not None:
-            assert_close(a, d, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+            tolerance = AGAINST_TORCH.get(a.detach().numpy().dtype, 0)  # sizes are integers
+            assert_close(a, d, rtol=tolerance, atol=tolerance)
 
 
 # --- results ------------------------------------------------------------------------------------
@@ -114,7 +110,7 @@ def assert_same(actual, desired, dtype):
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")  # PyTorch's, about oneDNN
 @pytest.mark.parametrize("kind", ["padded", "single", "packed", "packed sorted"])
-@pytest.mark.parametrize("cell", CELLS)
+@each_cell
 def test_outputs_states_and_gradients_equal_pytorchs(cell, kind, dtype, no_way_out):
     dtype = getattr(torch, dtype.name)
     grid = itertools.product([False, True], [False, True], [1, 2], [False, True])
@@ -132,19 +128,18 @@ def test_outputs_states_and_gradients_equal_pytorchs(cell, kind, dtype, no_way_o
         (out, grads), (their_out, their_grads) = (
             gradients(module, inputs, kind=kind) for module in (ours, theirs)
         )
-        assert_same(out, their_out, dtype)
-        assert_same(grads, their_grads, dtype)
+        assert_same(out, their_out)
+        assert_same(grads, their_grads)
         with torch.no_grad():
             assert_same(
                 call(ours.eval(), *inputs, kind=kind),
                 call(theirs.eval(), *inputs, kind=kind),
-                dtype,
             )
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.parametrize("kind", ["padded", "packed"])
-@pytest.mark.parametrize("cell", CELLS)
+@each_cell
 def test_every_instruction_set(cell, kind, isa, dtype, no_way_out):
     dtype = getattr(torch, dtype.name)
     theirs, ours = twins(cell, bidirectional=True, dtype=dtype)
@@ -152,11 +147,11 @@ def test_every_instruction_set(cell, kind, isa, dtype, no_way_out):
     (out, grads), (their_out, their_grads) = (
         gradients(module, inputs, kind=kind) for module in (ours, theirs)
     )
-    assert_same(out, their_out, dtype)
-    assert_same(grads, their_grads, dtype)
+    assert_same(out, their_out)
+    assert_same(grads, their_grads)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@each_cell
 def test_gradients_agree_with_differences(cell, no_way_out):
     _, ours = twins(cell, num_layers=2, bidirectional=True, dtype=torch.float64)
     names = list(dict(ours.named_parameters()))
@@ -268,7 +263,7 @@ def test_batch_sizes_that_rise_are_refused():
 # --- it is a module of PyTorch ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@each_cell
 def test_is_a_module_like_pytorchs(cell):
     theirs, ours = twins(cell, num_layers=2, bidirectional=True)
     assert isinstance(ours, type(theirs))
@@ -297,8 +292,8 @@ def test_strange_memory_layouts(no_way_out):
     for x in tensors.values():
         inputs = [x.detach().requires_grad_(), *(s.detach().requires_grad_() for s in state)]
         (out, grads), (their_out, their_grads) = (gradients(m, inputs) for m in (ours, theirs))
-        assert_same(out, their_out, torch.float32)
-        assert_same(grads, their_grads, torch.float32)
+        assert_same(out, their_out)
+        assert_same(grads, their_grads)
     ours.weight_ih_l0 = torch.nn.Parameter(torch.randn(I, 4 * H).T)
     theirs.weight_ih_l0 = torch.nn.Parameter(ours.weight_ih_l0.detach())
     assert_close(ours(x), theirs(x))
@@ -325,19 +320,18 @@ def test_only_what_is_asked_for():
         grads = [
             torch.autograd.grad(call(m, *inputs)[output].sum(), inputs) for m in (ours, theirs)
         ]
-        assert_same(*grads, torch.float32)
+        assert_same(*grads)
     for module in (ours, theirs):
         module.weight_hh_l0.requires_grad_(False)
         module.bias_ih_l0.requires_grad_(False)
         call(module, inputs[0].detach())[0].sum().backward()
     for name, parameter in ours.named_parameters():
-        assert_same([parameter.grad], [theirs.get_parameter(name).grad], torch.float32)
+        assert_same([parameter.grad], [theirs.get_parameter(name).grad])
     assert ours.bias_hh_l0.grad is not ours.bias_ih_l0.grad
     frozen = ours.requires_grad_(False)(inputs[0])[0].sum()
     assert_same(
         torch.autograd.grad(frozen, inputs[0]),
         torch.autograd.grad(theirs(inputs[0])[0].sum(), inputs[0]),
-        torch.float32,
     )
 
 
@@ -386,7 +380,7 @@ def changes():
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.parametrize("change", changes(), ids=lambda c: c.__name__)
 def test_a_change_of_weights_by_any_route_is_seen(change):
-    theirs, ours = twins("projection")
+    theirs, ours = twins("lstm projection")
     inputs = arguments(ours, "padded", with_state=True)
     gradients(ours, inputs)
     torch.manual_seed(7)
@@ -394,8 +388,8 @@ def test_a_change_of_weights_by_any_route_is_seen(change):
     torch.manual_seed(7)
     change(theirs)
     (out, grads), (their_out, their_grads) = (gradients(m, inputs) for m in (ours, theirs))
-    assert_same(out, their_out, torch.float32)
-    assert_same(grads, their_grads, torch.float32)
+    assert_same(out, their_out)
+    assert_same(grads, their_grads)
 
 
 def test_weights_are_packed_once_and_kept_no_longer_than_the_parameter(monkeypatch):
@@ -432,7 +426,7 @@ def test_weight_norm():
         module(torch.ones(T, B, I))[0].sum().backward()
     theirs, ours = pairs
     for name, parameter in ours.named_parameters():
-        assert_same([parameter.grad], [theirs.get_parameter(name).grad], torch.float32)
+        assert_same([parameter.grad], [theirs.get_parameter(name).grad])
 
 
 # --- the tape -----------------------------------------------------------------------------------
@@ -498,7 +492,7 @@ def test_saved_tensors_may_be_copied_or_recomputed(kind):
 # --- what is left to PyTorch --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@each_cell
 @pytest.mark.parametrize("kind", ["padded", "packed"])
 @pytest.mark.filterwarnings("ignore:fastlstm.torch leaves")
 def test_gradients_of_gradients(cell, kind):
@@ -631,7 +625,7 @@ class Model(torch.nn.Module):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
+@each_of(["lstm", "gru", "rnn"])
 def test_compiled_models(cell, whole, no_way_out):
     """In one graph where PyTorch lets recurrent modules into one, else around a break."""
     _, ours = twins(cell, bidirectional=True, batch_first=True)
@@ -763,4 +757,4 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
         fastlstm.set_num_threads(threads[0])
         torch.set_num_threads(threads[1])
     for rank in range(2):
-        assert_close(torch.load(tmp_path / f"{rank}.pt"), expected, rtol=1e-10, atol=1e-12)
+        assert_same(torch.load(tmp_path / f"{rank}.pt"), expected)

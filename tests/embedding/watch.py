@@ -26,11 +26,11 @@ def plans(dtype):
             yield capi.Plan(cell, w_ih, w_hh[:, :R], **arrays, zoneout_h=0.1, cell_clip=1.0)
 
 
-def main(library, dtype):
+def main(library):
     """Print for each plan how often a control and then the C API did what it may not."""
     watch = ctypes.CDLL(library)
     watch.watch_run.restype = watch.watch_create.restype = ctypes.c_long
-    for plan in plans(dtype):
+    for dtype, plan in ((d, plan) for d in ("float32", "float64") for plan in plans(d)):
         state, workspace = plan.state(B), plan.workspace(T, B)
         x, y = np.ones((T, B, I), dtype), np.empty((T, B, plan.output_size), dtype)
         api = ctypes.byref(plan.functions)
