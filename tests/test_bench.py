@@ -2,16 +2,18 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import assert_close, forced_threads
+from helpers import assert_close, forced_threads, largest_file
 
 import fastlstm
 from fastlstm import reference
 from fastlstm.__main__ import main
 from fastlstm._args.cells import PLAIN
+from fastlstm._commands import command
 from fastlstm._commands.bench.measure import (
     ADAM,
     KINDS,
@@ -189,6 +191,34 @@ class TestCommand:
         assert path.read_text() == "mine"
         assert main([*TINY, "--train", "--json", str(path), "--force"]) == 0
         assert json.loads(path.read_text())["results"][0]["kind"] == "train"
+
+    @pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+    def test_a_full_disk_fails_before_measuring(self, capsys, tmp_path):
+        with largest_file(1000):
+            assert main([*TINY, "--json", str(tmp_path / "a.json")]) == 1
+        captured = capsys.readouterr()
+        assert captured.err == (
+            f"fastlstm: error: cannot write {tmp_path / 'a.json'}: File too large\n"
+        )
+        assert not captured.out
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+    def test_a_disk_that_fills_up_costs_the_files_only(self, capsys, tmp_path, monkeypatch):
+        monkeypatch.setattr(command, "ROOM", 1)
+        with largest_file(10):
+            assert main([*TINY, "--json", str(tmp_path / "a.json")]) == 1
+        captured = capsys.readouterr()
+        assert captured.err.endswith("a.json: File too large\n")
+        assert "forward 3,2,4,5 " in captured.out
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+    def test_what_is_no_file_is_refused_before_measuring(self, capsys):
+        assert main([*TINY, "--json", os.devnull, "--force"]) == 1
+        captured = capsys.readouterr()
+        assert f"{os.devnull}: expected a regular file, got a device" in captured.err
+        assert not captured.out
 
     def test_absent_peers_are_named(self, capsys, monkeypatch):
         monkeypatch.setattr(PEERS["jax"], "name", "no_such_module")

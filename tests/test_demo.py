@@ -1,14 +1,17 @@
 """The command and its demo: the data, a forecast that sees no future, and files that are whole."""
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import AFTER_TRAINING, assert_close, assert_same_bits
+from helpers import AFTER_TRAINING, assert_close, assert_same_bits, largest_file
 
 from fastlstm.__main__ import COMMANDS, main
-from fastlstm._commands.command import write_whole
+from fastlstm._commands import command
 from fastlstm._commands.demo import co2, demo
 from fastlstm._commands.demo.forecaster import (
     CONTEXT,
@@ -21,6 +24,8 @@ from fastlstm._commands.demo.forecaster import (
 )
 from fastlstm.training import Adam
 
+SMALL_BENCH = ["bench", "--shapes", "2,1,1,1", "--rounds", "1"]
+COMMAND = [sys.executable, "-m", "fastlstm"]
 SMALL = ["demo", "--steps", "2", "--hidden-size", "4", "--reference-steps", "1"]
 
 
@@ -180,21 +185,26 @@ class TestCommand:
         assert list((tmp_path / "fastlstm-demo").iterdir()) == []
         assert capsys.readouterr().err.endswith("\nfastlstm: interrupted\n")
 
-    @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-    def test_an_interrupted_write_keeps_the_file_before(self, tmp_path, error):
-        path = tmp_path / "file"
-        with write_whole(path) as file:
-            file.write(b"before")
+    @pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+    def test_a_full_disk_fails_before_the_work(self, small, tmp_path, capsys):
+        with largest_file(1000):
+            assert small("--no-plot") == 1
+        captured = capsys.readouterr()
+        expected = f"cannot write {Path('fastlstm-demo', demo.MODEL)}: File too large"
+        assert captured.err == f"fastlstm: error: {expected}\n"
+        assert not captured.out
+        assert list((tmp_path / "fastlstm-demo").iterdir()) == []
 
-        def write_half():
-            with write_whole(path) as file:
-                file.write(b"half")
-                raise error
-
-        with pytest.raises(error):
-            write_half()
-        assert path.read_bytes() == b"before"
-        assert list(tmp_path.iterdir()) == [path]
+    @pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+    def test_a_disk_that_fills_up_costs_the_files_only(self, small, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(command, "ROOM", 1)
+        with largest_file(1000):
+            assert small("--no-plot") == 1
+        captured = capsys.readouterr()
+        assert captured.err.endswith(f"{demo.MODEL}: File too large\n")
+        assert "seasonal naive with drift" in captured.out
+        assert "Saved" not in captured.out
+        assert list((tmp_path / "fastlstm-demo").iterdir()) == []
 
     @pytest.mark.parametrize("argv", [["--help"], *([name, "--help"] for name in COMMANDS)])
     def test_help(self, argv, capsys):
@@ -214,6 +224,31 @@ class TestCommand:
         assert "usage: fastlstm" in capsys.readouterr().err
 
     def test_runs_as_a_module(self):
-        command = [sys.executable, "-m", "fastlstm", "--version"]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        result = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True)
         assert result.stdout.startswith("fastlstm ")
+
+    @pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+    @pytest.mark.parametrize("argv", [["--help"], SMALL_BENCH])
+    @pytest.mark.parametrize("also_stderr", [False, True])
+    def test_ends_quietly_when_nobody_reads_on(self, argv, also_stderr):
+        reader, writer = os.pipe()
+        os.close(reader)
+        run = run_into(writer, argv, writer if also_stderr else subprocess.PIPE)
+        os.close(writer)
+        assert run.returncode == 128 + signal.SIGPIPE
+        assert not run.stderr
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+    @pytest.mark.parametrize("argv", [["--help"], SMALL_BENCH])
+    def test_says_when_the_output_is_full(self, argv):
+        with open("/dev/full", "w") as full:
+            run = run_into(full, argv)
+        assert run.returncode == 1
+        assert run.stderr == "fastlstm: error: [Errno 28] No space left on device\n"
+
+
+def run_into(stdout, argv, stderr=subprocess.PIPE):
+    """Run the command with its output buffered, as it is by default where nobody watches it."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    command = [*COMMAND, *argv]
+    return subprocess.run(command, stdout=stdout, stderr=stderr, env=environment, text=True)

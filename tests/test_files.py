@@ -106,6 +106,16 @@ def test_a_file_is_replaced_only_if_asked(path):
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+def test_a_link_that_leads_nowhere_is_replaced_only_if_asked(path):
+    path.symlink_to("other")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        save(fastlstm.LSTM(3, 5), path)
+    save(fastlstm.LSTM(3, 5), path, overwrite=True)
+    assert os.readlink(path) == "other"
+    assert repr(load(path.with_name("other"))) == "LSTM(3, 5)"
+
+
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_failed_save_leaves_the_old_file(path, monkeypatch, failing):
     save(fastlstm.LSTM(3, 5), path)

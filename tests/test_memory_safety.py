@@ -9,7 +9,8 @@ import signal
 
 import numpy as np
 import pytest
-from helpers import LAYOUTS, assert_same_bits, lstm_arguments, normal
+from cells import lstm_arguments
+from helpers import LAYOUTS, assert_same_bits, normal
 
 import fastlstm
 from fastlstm import capi

@@ -1,5 +1,6 @@
 """`fastlstm.onnx.export`: against ONNX Runtime, and back."""
 
+import os
 import subprocess
 import sys
 
@@ -179,6 +180,18 @@ def test_a_file_is_replaced_only_on_demand_and_as_a_whole(tmp_path):
     export(LSTM(I, H), str(path), overwrite=True)
     assert repr(load(str(path))) == "LSTM(4, 6)"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+def test_a_link_that_leads_nowhere_is_replaced_only_on_demand(tmp_path):
+    path = tmp_path / "link.onnx"
+    path.symlink_to("layer.onnx")
+    with pytest.raises(FileExistsError, match=r"link\.onnx"):
+        export(LSTM(I, H), path)
+    assert list(tmp_path.iterdir()) == [path]
+    export(LSTM(I, H), path, overwrite=True)
+    assert path.is_symlink()
+    assert repr(load(tmp_path / "layer.onnx")) == "LSTM(4, 6)"
 
 
 def test_without_the_package_onnx_the_error_names_the_extra():

@@ -283,7 +283,7 @@ def readable(array: NDArray) -> NDArray:
     whole = flags.aligned and all(stride % size == 0 for stride in array.strides)
     if whole and (array.ndim < 3 or array.strides[-1] == size or array.shape[-1] == 1):
         return array
-    return np.require(array, requirements="CA")
+    return np.require(array, requirements=["C", "A"])
 
 
 def readable_or_none(array: NDArray | None) -> NDArray | None:

@@ -70,7 +70,7 @@ def make_weights(
     """Pack weights: `options` are those of the core's Weights."""
     for name in ("peephole", "w_proj", "layer_norm"):
         if options.get(name) is not None:
-            options[name] = np.require(options[name], requirements="CA")
+            options[name] = np.require(options[name], requirements=["C", "A"])
     return core.Weights(
         cell,
         readable(w_ih),

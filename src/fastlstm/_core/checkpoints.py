@@ -64,8 +64,8 @@ class Checkpoints:
             lengths = np.clip(lengths - steps.start, 0, steps.stop - steps.start)
         masks = self.masks
         if masks is not None:
-            of_steps = [m[steps] if isinstance(m, np.ndarray) else m for m in masks[:2]]
-            masks = Masks(*of_steps, masks.dropout_h)
+            of_steps: list[Any] = [m[steps] if isinstance(m, np.ndarray) else m for m in masks[:2]]
+            masks = Masks(of_steps[0], of_steps[1], masks.dropout_h)
         return run_forward(
             self.core,
             self.weights,
@@ -89,7 +89,8 @@ class Checkpoints:
         h_n, c_n = final
         assert h_n is not None
         B, R = h_n.shape
-        state = tuple(None if a is None else a.copy() for a in initial)
+        h_0, c_0 = (None if a is None else a.copy() for a in initial)
+        state: State = (h_0, c_0)
         for steps in self._segments():
             self.states.append(state)
             after = self._new_state(B, R, c_n is not None)

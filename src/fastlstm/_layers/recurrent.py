@@ -420,7 +420,10 @@ class Recurrent(Fixed):
                 weights = self._pack(layer, direction, taped)
                 part = y if D == 1 else y[:, :, direction * R : (direction + 1) * R]
                 reverse, masks = self._starts_at_end(direction), self._masks(T, B, training)
-                states = {"initial": state_at(h_0, c_0, i), "final": state_at(h_n, c_n, i)}
+                states: dict[str, Any] = {
+                    "initial": state_at(h_0, c_0, i),
+                    "final": state_at(h_n, c_n, i),
+                }
                 if taped and segment:
                     tape = Checkpoints(
                         self._core, weights, inputs, lengths, reverse, segment, masks
@@ -564,7 +567,7 @@ class Recurrent(Fixed):
                 parts.append(np.zeros(shape, self.dtype) if wants_dx else None)
                 core_tape = tape.directions[layer][direction]
                 columns = slice(direction * R, (direction + 1) * R)
-                wanted = {
+                wanted: dict[str, Any] = {
                     "dy": dout if dout is None or D == 1 else dout[:, :, columns],
                     "dfinal": state_at(dh_n, dc_n, i),
                     "dx": parts[-1],

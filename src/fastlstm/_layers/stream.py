@@ -45,7 +45,9 @@ class _OfLayer:
     def readable(self, x_t: Any) -> NDArray:
         """Return `x_t` as the compiled step can read it."""
         shape = (self._batch_size, self._layer.input_size)
-        return np.require(check_array("x_t", x_t, shape, self._layer.dtype), requirements="CA")
+        return np.require(
+            check_array("x_t", x_t, shape, self._layer.dtype), requirements=["C", "A"]
+        )
 
     def writable(self, out: Any) -> None:
         """Raise what is wrong with `out`."""
