@@ -1,4 +1,4 @@
-"""fastlstm against the NumPy reference: forward, forward + backward, one step, a training step.
+"""fastlstm against the NumPy reference: every cell and dtype; forward, training, ragged, one step.
 
 The two of a group do the same work on the same arrays in one process, and their results are
 compared before anything is timed. README.md says how to run it and how to read it.
@@ -11,97 +11,105 @@ import fastlstm
 from fastlstm import reference, training
 
 MODULES = {"fastlstm": fastlstm, "numpy": reference}
+CELLS = {"lstm": fastlstm.LSTM, "gru": fastlstm.GRU, "rnn": fastlstm.RNN}
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10}  # sums in another order, over all steps
+pytestmark = pytest.mark.benchmark(max_time=0.5)
+
 each_module = pytest.mark.parametrize("name", MODULES)
+each_cell = pytest.mark.parametrize("cell", CELLS)
+each_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 
 
-def arguments(shape):
-    """Return x, w_ih, w_hh, b and dy in float32."""
+def problem(cell, shape, dtype):
+    """Return a layer with random parameters, x, dy, and lengths of which one is T."""
     T, B, I, H = shape
     rng = np.random.default_rng(0)
-    scale = 1 / np.sqrt(H)
-    sizes = {"x": (T, B, I), "w_ih": (4 * H, I), "w_hh": (4 * H, H), "b": (4 * H,), "dy": (T, B, H)}
-    return {
-        name: rng.standard_normal(size, np.float32) * np.float32(1 if name in "x dy" else scale)
-        for name, size in sizes.items()
-    }
+    layer = CELLS[cell](I, H, dtype=dtype, rng=0)
+    lengths = rng.integers(1, T + 1, B)
+    lengths[0] = T
+    return (
+        layer,
+        rng.standard_normal((T, B, I), dtype),
+        rng.standard_normal((T, B, H), dtype),
+        lengths,
+    )
 
 
-def measure(benchmark, work, shape, name, functions):
-    """Time one of `functions` in the group of this work and shape, once all of them agree."""
+def measure(benchmark, group, name, functions, tolerance):
+    """Time one of `functions` in a group, once all of them agree."""
     results = [function() for function in functions.values()]
     for result in results[1:]:
         for actual, desired in zip(results[0], result, strict=True):
-            np.testing.assert_allclose(
-                actual, desired, rtol=1e-3, atol=1e-4 * max(1, np.abs(desired).max())
-            )
-    benchmark.group = f"{work}, (T, B, I, H) = {shape}"
+            scale = max(1, np.abs(desired).max())
+            np.testing.assert_allclose(actual, desired, rtol=10 * tolerance, atol=tolerance * scale)
+    benchmark.group = group
     benchmark(functions[name])
 
 
 @each_module
-def test_forward(benchmark, shape, name):
-    given = arguments(shape)
-    del given["dy"]
+@each_cell
+@each_dtype
+@pytest.mark.parametrize("work", ["forward", "forward + backward", "ragged"])
+def test_sequence(benchmark, shape, name, cell, dtype, work):
+    """Ragged is forward + backward too."""
+    layer, x, dy, lengths = problem(cell, shape, dtype)
+    options = {"lengths": lengths} if work == "ragged" else {}
 
-    def forward(module):
-        return lambda: module.lstm_forward(**given)[:3]
+    def function(module):
+        forward, backward = (getattr(module, f"{cell}_{way}") for way in ("forward", "backward"))
 
-    measure(benchmark, "forward", shape, name, {n: forward(m) for n, m in MODULES.items()})
-
-
-@each_module
-def test_forward_and_backward(benchmark, shape, name):
-    given = arguments(shape)
-    dy = given.pop("dy")
-
-    def forward_and_backward(module):
         def run():
-            tape = module.lstm_forward(**given, training=True).tape
-            return module.lstm_backward(tape, dy)[:4]
+            if work == "forward":
+                return forward(x, *layer.params.values())[:-1]
+            tape = forward(x, *layer.params.values(), **options, training=True).tape
+            return backward(tape, dy)[:4]
 
         return run
 
-    functions = {n: forward_and_backward(m) for n, m in MODULES.items()}
-    measure(benchmark, "forward + backward", shape, name, functions)
+    functions = {n: function(module) for n, module in MODULES.items()}
+    group = f"{cell} {work}, {dtype}, (T, B, I, H) = {shape}"
+    measure(benchmark, group, name, functions, TOLERANCE[dtype])
 
 
 @each_module
-def test_one_step(benchmark, shape, name):
-    _, B, I, H = shape
-    lstm = fastlstm.LSTM(I, H, rng=0)
-    stream = lstm.stream(B)
-    x_t = arguments(shape)["x"][0]
-    out = np.empty((B, H), np.float32)
-    weights = list(lstm.params.values())
-    state = {"h_0": np.zeros((B, H), np.float32), "c_0": np.zeros((B, H), np.float32)}
+@each_cell
+@each_dtype
+def test_one_step(benchmark, shape, name, cell, dtype):
+    """A stream's step, and a call with T = 1 that is given the state of the one before."""
+    _, B, _, H = shape
+    layer, x, *_ = problem(cell, shape, dtype)
+    stream, out = layer.stream(B), np.empty((B, H), dtype)
+    forward = getattr(reference, f"{cell}_forward")
+    states = ("h_0", "c_0") if cell == "lstm" else ("h_0",)
+    state = {key: np.zeros((B, H), dtype) for key in states}
 
     def by_reference():
-        y, state["h_0"], state["c_0"], _ = reference.lstm_forward(
-            x_t[np.newaxis], *weights, **state
-        )
+        y, *new, _ = forward(x[:1], *layer.params.values(), **state)
+        state.update(zip(states, new, strict=True))
         return (y[0],)
 
     def by_stream():
-        return (stream.step(x_t, out=out),)
+        return (stream.step(x[0], out=out),)
 
     functions = {"fastlstm": by_stream, "numpy": by_reference}
-    measure(benchmark, "one step", shape, name, functions)
+    group = f"{cell} one step, {dtype}, (B, I, H) = {shape[1:]}"
+    measure(benchmark, group, name, functions, TOLERANCE[dtype])
 
 
 @each_module
 def test_training_step(benchmark, shape, name):
     """Forward, linear layer, loss, backward, Adam: each with a model of its own, equal at first."""
-    T, B, I, H = shape
-    given = arguments(shape)
+    T, B, _, H = shape
+    x = problem("lstm", shape, "float32")[1]
     target = np.ones((T, B, 1), np.float32)
 
     def step_of(module):
-        lstm = fastlstm.LSTM(I, H, rng=0)
+        lstm = problem("lstm", shape, "float32")[0]
         linear = training.Linear(H, 1, rng=0)
         adam = training.Adam([lstm, linear], lr=1e-3)
 
         def by_layer():
-            y, _, tape = lstm.forward(given["x"])
+            y, _, tape = lstm.forward(x)
             prediction, linear_tape = linear.forward(y)
             loss, dprediction = training.mse_loss(prediction, target)
             grads_linear = linear.backward(linear_tape, dprediction)
@@ -110,7 +118,7 @@ def test_training_step(benchmark, shape, name):
             return loss, grads.flat
 
         def by_reference():
-            y, *_, tape = reference.lstm_forward(given["x"], *lstm.params.values(), training=True)
+            y, *_, tape = reference.lstm_forward(x, *lstm.params.values(), training=True)
             prediction, linear_tape = linear.forward(y)
             loss, dprediction = training.mse_loss(prediction, target)
             grads_linear = linear.backward(linear_tape, dprediction)
@@ -121,5 +129,6 @@ def test_training_step(benchmark, shape, name):
 
         return by_layer if module is fastlstm else by_reference
 
-    functions = {n: step_of(m) for n, m in MODULES.items()}
-    measure(benchmark, "training step", shape, name, functions)
+    functions = {n: step_of(module) for n, module in MODULES.items()}
+    group = f"training step, float32, (T, B, I, H) = {shape}"
+    measure(benchmark, group, name, functions, TOLERANCE["float32"])

@@ -1,0 +1,272 @@
+"""Does a test notice when a line of the core is wrong? ``python tests/mutants.py [NUMBER ...]``.
+
+Each mutant is one small mistake. It is made in a copy of this tree, which is built in place and
+tested until the first failure; what failed is printed. The exit status is 1 if a mutant survives,
+or if the text that it changes is not to be found: then write the missing test, or the new text.
+It takes about a minute each; most of that is compiling. Only pytest runs nothing of this.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+NOT_NEEDED = (".git", "build", "dist", ".*_cache", "__pycache__", "*.egg-info")
+LONGEST = 600  # seconds: a barrier that nobody leaves is noticed too
+
+
+class Mutant(NamedTuple):
+    """A mistake: in a file of this folder, the text that stands there once becomes another."""
+
+    mistake: str
+    folder: str
+    text: str
+    instead: str
+
+
+KERNELS, CORE, CSRC = "src/fastlstm/_kernels", "src/fastlstm/_core", "csrc"
+MUTANTS = [
+    Mutant(
+        "a sign: 1 + g^2 as the slope of tanh",
+        KERNELS,
+        "put(dz + 2 * H, dc_t * i * (one - g * g), n)",
+        "put(dz + 2 * H, dc_t * i * (one + g * g), n)",
+    ),
+    Mutant(
+        "a missing term of an fma: c_t without f * c_{t-1}",
+        KERNELS,
+        "cdef vec c_t = fma(f, load(c_prev), i * g)",
+        "cdef vec c_t = i * g",
+    ),
+    Mutant(
+        "an index: the reset gate's row of dz_h holds the gradient of q outside of the reset",
+        KERNELS,
+        "put(dz_h + 2 * H, dg * r, n)",
+        "put(dz_h + 2 * H, dg, n)",
+    ),
+    Mutant(
+        "a vector's tail: one element less is read",
+        KERNELS,
+        "return load(p) if n >= LANES else load_n(p, n)",
+        "return load(p) if n >= LANES else load_n(p, n - 1)",
+    ),
+    Mutant(
+        "a vector's tail: one element more is written",
+        KERNELS,
+        "    if n >= LANES:\n        store(p, v)",
+        "    if n >= LANES - 1:\n        store(p, v)",
+    ),
+    Mutant(
+        "a panel's tail: the last unit has no weights",
+        KERNELS,
+        "if unit < H and order[block] >= 0:",
+        "if unit < H - 1 and order[block] >= 0:",
+    ),
+    Mutant(
+        "a narrow last panel of columns as wide as the others",
+        KERNELS,
+        "width = min(<ptrdiff_t>PANEL, blocks(N - p * PANEL, LANES) * LANES)",
+        "width = PANEL",
+    ),
+    Mutant(
+        "a lost zoneout of c",
+        KERNELS,
+        "store(s.c + row * s.c_stride + unit, fma(keep, old - c, c))",
+        "store(s.c + row * s.c_stride + unit, c)",
+    ),
+    Mutant(
+        "a peephole that looks at the state before",
+        KERNELS,
+        "o = fma(load(peephole + 2 * Hp + unit), c, o)",
+        "o = fma(load(peephole + 2 * Hp + unit), old, o)",
+    ),
+    Mutant(
+        "a mean over four gates where there are three",
+        KERNELS,
+        "count = (vectors - first) * H",
+        "count = vectors * H",
+    ),
+    Mutant(
+        "a row's own x: every row of a single-row tile reads that of the first",
+        KERNELS,
+        "s.x + r * s.x_stride, s.x_stride, s.w_ih + p * X,\n",
+        "s.x, s.x_stride, s.w_ih + p * X,\n",
+    ),
+    Mutant(
+        "the blocks of a panel: h adds to n, r, z where it should add to r, z, q",
+        CSRC,
+        "DEFINE_GATES(gates_gru, 0, 3, 1, 3)",
+        "DEFINE_GATES(gates_gru, 0, 3, 0, 3)",
+    ),
+    Mutant(
+        "an order of summing that depends on how many rows a tile has",
+        CSRC,
+        "acc[r][p][first + v] = vec_fma(x, row[v], acc[r][p][first + v]);",
+        "acc[r][p][first + v] = rows > 1 ? vec_fma(x, row[v], acc[r][p][first + v])\n"
+        "                        : acc[r][p][first + v] + x * row[v];",
+    ),
+    Mutant(
+        "a bound too low: sigmoid(30) for all that is larger",
+        CSRC,
+        "x = vec_most(vec_least(x, vec_splat(40)), vec_splat(EXP_IS_ZERO));",
+        "x = vec_most(vec_least(x, vec_splat(30)), vec_splat(EXP_IS_ZERO));",
+    ),
+    Mutant(
+        "a fingerprint that is a sum, which does not see a swap",
+        CSRC,
+        "hash[v] = hash[v] * multiplier + word;",
+        "hash[v] = hash[v] + word;",
+    ),
+    Mutant(
+        "a barrier that lets the last thread but one pass",
+        CSRC,
+        "atomic_fetch_add_explicit(&team.arrived, 1, memory_order_acq_rel) == threads - 1",
+        "atomic_fetch_add_explicit(&team.arrived, 1, memory_order_acq_rel) >= threads - 2",
+    ),
+    Mutant(
+        "ragged rows in reverse aligned at the end of the longest",
+        CORE,
+        "t = steps.lengths[j] - 1 - s",
+        "t = steps.count - 1 - s",
+    ),
+    Mutant(
+        "ragged rows: the state of another row",
+        CORE,
+        "            b = batch_row(steps, j)\n            for unit in range(state.shape[1]):",
+        "            b = j\n            for unit in range(state.shape[1]):",
+    ),
+    Mutant(
+        "ragged rows: the stride of the batch where rows are gathered",
+        CORE,
+        "        j = r - (first_row(steps, s) - before)\n        if scatter:",
+        "        j = r % steps.B\n        if scatter:",
+    ),
+    Mutant(
+        "a gate order: i and f of the LSTM as they are given",
+        CORE,
+        "LSTM_ORDER = [1, 0, 2, 3]",
+        "LSTM_ORDER = [0, 1, 2, 3]",
+    ),
+    Mutant(
+        "a bias sum: that within the reset takes the rows of z",
+        CORE,
+        "dz + job.gradients.h + 2 * H, job.D, rows, H)",
+        "dz + job.gradients.h + H, job.D, rows, H)",
+    ),
+    Mutant(
+        "a chunk's boundary: weight gradients begin anew at every chunk but the last",
+        CORE,
+        "is_first_chunk = end == steps.count",
+        "is_first_chunk = begin > 0",
+    ),
+    Mutant(
+        "a chunk's boundary: one step too many in a chunk of x @ W_ih",
+        CORE,
+        "first_row(steps, end + 1) - first_row(steps, s) <= most_rows:",
+        "first_row(steps, end) - first_row(steps, s) <= most_rows:",
+    ),
+    Mutant(
+        "a group's rows: every group reads the gates of the first",
+        CORE,
+        "job.gates = offset(job.gates, g * job.gates_stride)",
+        "job.gates = offset(job.gates, 0)",
+    ),
+    Mutant(
+        "a lost barrier: units of a step are handed on before all have them",
+        CORE,
+        "            if job.split_units:\n                barrier(threads)\n",
+        "",
+    ),
+]
+
+
+def place_of(mutant, tree):
+    """Return the file that has the text of a mutant, once; raise LookupError otherwise."""
+    ends = (".c", ".h") if mutant.folder == CSRC else (".pyx", ".pxi")
+    files = [path for path in (tree / mutant.folder).rglob("*") if path.suffix in ends]
+    counts = {path: path.read_text().count(mutant.text) for path in files}
+    found = [path for path, count in counts.items() if count]
+    if len(found) != 1 or counts[found[0]] != 1:
+        where = ", ".join(f"{path.name}: {counts[path]}" for path in found) or "nowhere"
+        raise LookupError(f"the text is to be found once in {mutant.folder}, not {where}")
+    return found[0]
+
+
+def run(command, tree):
+    """Run Python in a tree, with the fastlstm of that tree; return the finished process."""
+    environment = os.environ | {"PYTHONPATH": str(tree / "src")}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=tree,
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=LONGEST,
+    )
+
+
+def first_failure(tree, options):
+    """Build a tree and test it; return what failed first, or None."""
+    built = run(["setup.py", "build_ext", "--inplace"], tree)
+    if built.returncode:
+        raise RuntimeError(f"does not compile:\n{built.stderr[-2000:]}")
+    where = run(["-c", "import fastlstm; print(fastlstm.__file__)"], tree).stdout
+    if not where.startswith(str(tree)):
+        raise RuntimeError(f"tests would import {where}, not the mutant")
+    command = ["-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *options]
+    try:
+        tested = run(command, tree)
+    except subprocess.TimeoutExpired:
+        return f"nothing for {LONGEST} seconds"
+    if tested.returncode == 0:
+        return None
+    failed = re.search(r"^(?:FAILED|ERROR) (\S.*?)(?: - |$)", tested.stdout, re.MULTILINE)
+    if failed:
+        return failed[1]
+    crashed = re.search(r"(tests/\S+?)\", line \d+ in (test_\w+)", tested.stderr)
+    if tested.returncode < 0 and crashed:
+        return f"{crashed[1]}::{crashed[2]}, by a crash"
+    raise RuntimeError(f"pytest ended with {tested.returncode}:\n{tested.stdout[-2000:]}")
+
+
+def main():
+    """Print what caught each mutant; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("numbers", nargs="*", type=int, help="which mutants (default: all)")
+    parser.add_argument("--check", action="store_true", help="only look for their texts")
+    parser.add_argument("--tests", nargs="+", default=[], metavar="FILE", help="instead of all")
+    arguments = parser.parse_args()
+    numbers = arguments.numbers or range(1, len(MUTANTS) + 1)
+    bad = 0
+    for number in numbers:
+        mutant = MUTANTS[number - 1]
+        try:
+            place = place_of(mutant, ROOT).relative_to(ROOT)
+            print(f"{number:3} {place}: {mutant.mistake}", flush=True)
+            if arguments.check:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                tree = Path(folder).resolve() / "fastlstm"
+                ignore = shutil.ignore_patterns(*NOT_NEEDED)
+                shutil.copytree(ROOT, tree, ignore=ignore, symlinks=True)
+                text = (tree / place).read_text()
+                (tree / place).write_text(text.replace(mutant.text, mutant.instead))
+                caught = first_failure(tree, arguments.tests)
+            bad += caught is None
+            print(f"    {'SURVIVES' if caught is None else f'caught by {caught}'}", flush=True)
+        except LookupError as error:
+            bad += 1
+            print(f"{number:3} {mutant.mistake}: {error}", flush=True)
+    print(f"{len(numbers)} mutants, {bad} of them survive or are not to be found")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
