@@ -2,7 +2,7 @@
 #
 # Decisions:
 # a) `vec` is a vector of LANES hidden units, so a line here is the equation for all of them; the
-#    letters are those of DESIGN.md and of fastlstm.reference.
+#    letters are those of docs/design.md and of fastlstm.reference.
 # b) fma(a, b, c) = a * b + c is written out wherever it is meant. The compiler may not contract by
 #    itself, so a cell gives the same bits wherever it is inlined.
 # c) A cell reads z, gates, c and dh in padded rows; what belongs to the user (h, dy, dz) is LANES
