@@ -169,3 +169,9 @@ def test_the_sources_are_read():
     text = "from fastlstm._args.arrays import check\n  import numpy\ncimport fastlstm._core.blas\n"
     found = imports_of_compiled(text + 'x = import_module(f"fastlstm._kernels.{isa}")')
     assert found == ({"_args.arrays", "_kernels"}, {"_core.blas"})
+
+
+def test_every_file_of_tests_stands_in_the_table_of_promises():
+    here = Path(__file__).parent
+    table = (here / "README.md").read_text()
+    assert not [path for path in here.glob("test_*.py") if f"`{path.stem}`" not in table]
