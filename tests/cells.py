@@ -17,6 +17,7 @@ GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 STATES = {"lstm": ("h_0", "c_0"), "gru": ("h_0",), "rnn": ("h_0",)}
 MASKED = ("masks", "dropout")  # what belongs to a call: neither a layer nor a plan has it
 EVERY_LSTM = ("peephole", "projection", "layer norm", "cell clip", "proj clip", "activations")
+PARAMETERS = {"projection": "w_proj", "layer norm": "layer_norm"}  # variants: names in functions
 ACTIVATIONS = {
     "lstm": ("hard_sigmoid", "softsign", ("scaled_tanh", 1.7, 0.6)),
     "gru": (("hard_sigmoid", 0.3), "softsign"),
@@ -134,8 +135,6 @@ class Cell(NamedTuple):
         shapes = {"dy": (T, B, R), "dh_n": (B, R), "dc_n": (B, H)}
         return {name: normal(rng, shapes[name], dtype) for name in ("dy", *self.final_gradients)}
 
-
-PARAMETERS = {"projection": "w_proj", "layer norm": "layer_norm"}  # variants: names in functions
 
 CELLS = {
     "lstm": Cell("lstm"),
