@@ -6,7 +6,6 @@ import copy
 import pickle
 import re
 
-import joblib
 import numpy as np
 import pytest
 from helpers import assert_same_bits, normal
@@ -56,6 +55,7 @@ def run(layer):
 def duplicate(how, model, path):
     if COPIES[how] is not None:
         return COPIES[how](model)
+    joblib = pytest.importorskip("joblib")
     joblib.dump(model, path)
     return joblib.load(path, mmap_mode="r" if "mapped" in how else None)
 
