@@ -48,9 +48,10 @@ def assemble(
             raise TypeError(f"{name}: expected {wanted}, got {array.dtype}")
     layer = CELLS[cell].__new__(CELLS[cell])
     plain = layer._defaults()
+    known = [*(name for name in plain if name != "dtype"), "rng"]
     for name in config:
-        if name not in plain and name != "rng":
-            raise TypeError(f"{name}: expected one of {', '.join([*plain, 'rng'])}")
+        if name not in known:
+            raise TypeError(f"{name}: expected one of {', '.join(known)}")
     layer._configure({**plain, **config, "dtype": dtype})
     if layer.num_layers > len(params):
         raise ValueError(

@@ -62,7 +62,6 @@ cdef int[4] RESET_BEFORE_ORDER = [2, 0, 1, -1]
 cdef int[4] AS_GIVEN = [0, 1, 2, -1]  # W_hh of the GRU, weights of the coupled LSTM
 
 
-
 cdef activation activation_of(tuple given) except *:
     """From kind, alpha and beta; the kinds are numbered in csrc/kernels.h."""
     return activation(given[0], given[1], given[2])
