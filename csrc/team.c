@@ -2,7 +2,14 @@
 
 #include "team.h"
 
-static int most_threads = 1;
+/* Set and read without a lock: with the GIL by `set_num_threads`, without it by calls and by
+ * threadpoolctl. Compilers without POSIX systems may lack atomics; an int is written whole there. */
+#if defined(__unix__) || defined(__APPLE__)
+#include <stdatomic.h>
+static atomic_int most_threads = 1;
+#else
+static volatile int most_threads = 1;
+#endif
 
 int fastlstm_get_num_threads(void) { return most_threads; }
 
@@ -15,7 +22,6 @@ void fastlstm_set_num_threads(int threads)
 
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()

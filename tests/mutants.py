@@ -160,10 +160,10 @@ MUTANTS = [
         "dz + job.gradients.h + H, job.D, rows, H)",
     ),
     Mutant(
-        "a chunk's boundary: weight gradients begin anew at every chunk but the last",
+        "a chunk's boundary: the weight gradients of the chunks before are lost",
         CORE,
         "is_first_chunk = end == steps.count",
-        "is_first_chunk = begin > 0",
+        "is_first_chunk = True",
     ),
     Mutant(
         "a chunk's boundary: one step too many in a chunk of x @ W_ih",

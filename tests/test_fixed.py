@@ -55,7 +55,7 @@ def run(layer):
 def duplicate(how, model, path):
     if COPIES[how] is not None:
         return COPIES[how](model)
-    joblib = pytest.importorskip("joblib")  # comes with scikit-learn
+    joblib = pytest.importorskip("joblib")
     joblib.dump(model, path)
     return joblib.load(path, mmap_mode="r" if "mapped" in how else None)
 
@@ -138,6 +138,9 @@ def test_params_cannot_be_replaced_but_written():
 
 def test_parameters_may_be_changed_in_place_by_operators():
     lstm = LSTM(I, H, rng=0)
+    for name in ("cell", "clip", "flat", "params", "input_size"):
+        setattr(lstm, name, getattr(lstm, name))  # what such an operator ends with
+    assert repr(pickle.loads(pickle.dumps(lstm))) == repr(lstm)
     before = lstm.flat.copy()
     lstm.flat *= 2
     lstm.params["bias_l0"] += 1

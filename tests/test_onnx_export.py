@@ -159,6 +159,14 @@ def test_what_onnx_cannot_express_raises_and_is_named(tmp_path, options, argumen
     assert not list(tmp_path.iterdir())
 
 
+def test_an_option_that_export_does_not_know_is_not_left_out(tmp_path, monkeypatch):
+    known = LSTM._config
+    monkeypatch.setattr(LSTM, "_config", lambda layer: known(layer) | {"scale": 0.5})
+    with pytest.raises(ValueError, match=r"^scale: expected a layer without"):
+        export(LSTM(I, H), tmp_path / "layer.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_arguments_of_export_raise_and_are_named(tmp_path):
     path = tmp_path / "layer.onnx"
     with pytest.raises(TypeError, match=r"^layer: expected an LSTM, GRU or RNN, got dict"):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastlstm._args.numbers import ActivationLike
-from fastlstm._layers.recurrent import Gradients, Recurrent, Tape
+from fastlstm._layers.recurrent import Gradients, Recurrent, Tape, option
 
 __all__ = ["GRU", "LSTM", "RNN", "Gradients", "Tape"]
 
@@ -97,7 +97,8 @@ class LSTM(Recurrent):
 
     cell = "lstm"
     proj_size: int
-    proj_clip: float | None
+    clip, cell_clip, proj_clip = option("clip"), option("cell_clip"), option("proj_clip")
+    activations = option("activations")
 
     def __init__(
         self,
@@ -209,6 +210,7 @@ class GRU(Recurrent):
     """
 
     cell = "gru"
+    clip, activations = option("clip"), option("activations")
 
     def __init__(
         self,
@@ -286,6 +288,7 @@ class RNN(Recurrent):
     """
 
     cell = "rnn"
+    clip = option("clip")
 
     def __init__(
         self,

@@ -174,12 +174,11 @@ def check_projection(w_proj: ArrayLike, H: int, dtype: np.dtype) -> NDArray:
     return check_array("w_proj", array, array.shape, dtype)
 
 
-def _check(
-    kind: str, x: Any, w_ih: Any, w_hh: Any, lengths: Any, training: bool, **given: Any
-) -> dict[str, Any]:
+def _check(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """Check the arguments of a cell's function against each other; return them by name."""
-    cell = find_cell(kind, given)
-    x = check_sequence("x", x)
+    cell, take = find_cell(kind, given), given.pop
+    w_ih, w_hh, lengths, training = take("w_ih"), take("w_hh"), take("lengths"), take("training")
+    x = check_sequence("x", take("x"))
     T, B, I = x.shape
     dtype = x.dtype
     w_proj = given.get("w_proj")
@@ -234,7 +233,7 @@ def check_lstm(
     training=False,
 ) -> LSTMArguments:
     """Check the arguments of `lstm_forward` against each other."""
-    return LSTMArguments(**_check("lstm", **locals()))
+    return LSTMArguments(**_check("lstm", locals()))
 
 
 def check_gru(
@@ -253,7 +252,7 @@ def check_gru(
     training=False,
 ) -> GRUArguments:
     """Check the arguments of `gru_forward` against each other."""
-    return GRUArguments(**_check("gru", **locals()))
+    return GRUArguments(**_check("gru", locals()))
 
 
 def check_rnn(
@@ -271,7 +270,7 @@ def check_rnn(
     training=False,
 ) -> RNNArguments:
     """Check the arguments of `rnn_forward` against each other."""
-    return RNNArguments(**_check("rnn", **locals()))
+    return RNNArguments(**_check("rnn", locals()))
 
 
 def readable(array: NDArray) -> NDArray:

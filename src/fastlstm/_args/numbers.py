@@ -31,6 +31,7 @@ ACTIVATIONS: dict[str, tuple[float, ...]] = {
     "softplus": (),
 }
 
+NUMBERS = {name: k for k, name in enumerate(ACTIVATIONS)}
 BY_NAME: dict[str, Activation] = {
     name: (name, (*defaults, 0.0)[0], (*defaults, 0.0, 0.0)[1])
     for name, defaults in ACTIVATIONS.items()
@@ -140,4 +141,4 @@ OPTIONS: dict[str, Callable[[str, Any], Any]] = {
 def number_of(activation: Activation) -> tuple[int, float, float]:
     """Return an activation as the core knows it: with its place in ACTIVATIONS for its name."""
     name, alpha, beta = activation
-    return list(ACTIVATIONS).index(name), alpha, beta
+    return NUMBERS[name], alpha, beta

@@ -4,8 +4,8 @@
 Decisions:
 a) The instruction set is chosen once, at import: FASTLSTM_ISA, else the best that the CPU, its
    operating system and this build have. `set_isa` is for tests and benchmarks.
-b) Threads are a private team, see csrc/team.h. FASTLSTM_NUM_THREADS, else as many as the CPUs that
-   the process may use; small calls take fewer, see `threads_for`.
+b) Threads are a private team, see csrc/team.h: one, until the package says how many CPUs there are
+   for it, see _args/cpus.py; small calls take fewer, see `threads_for`.
 c) Workspace and tapes of finished calls are kept for the next ones, within bounds.
 """
 
@@ -38,6 +38,7 @@ ISAS = ("avx512", "avx2", "neon", "sse2", "scalar")  # best first
 cdef const void *_kernels[2]
 cdef void *_blas[2]
 cdef object _isa = None
+cdef object _threads_at_first = (1, "one until told")  # the number, and where it comes from
 
 
 cdef const void *kernels_of(bint double_precision) noexcept nogil:
@@ -101,8 +102,9 @@ def get_num_threads():
 def set_num_threads(n):
     """Set the largest number of threads that a call may use.
 
-    Results do not depend on it. The default is FASTLSTM_NUM_THREADS, or the number of CPUs that
-    the process may use. Small calls use fewer.
+    Results do not depend on it. The default is the smallest of the number of CPUs that the process
+    may use, the CPU quota of its control groups (cgroups), rounded up, and the environment variable
+    FASTLSTM_NUM_THREADS, as they are when fastlstm is imported. Small calls use fewer.
 
     Parameters
     ----------
@@ -132,6 +134,13 @@ def set_num_threads(n):
     fastlstm_set_num_threads(min(n, TEAM_MOST_THREADS))
 
 
+def begin_threads(n, source):
+    """Set the default number of threads and keep where it comes from, for `show_config`."""
+    global _threads_at_first
+    set_num_threads(n)
+    _threads_at_first = get_num_threads(), source
+
+
 def show_config():
     """Print version, instruction set, threads and build, for bug reports and benchmarks.
 
@@ -153,7 +162,11 @@ def show_config():
           f"Python {sys.version.split()[0]}")
     print(f"cpu: {cpu}")
     print(f"instruction set: {_isa} (available: {', '.join(available_isas())})")
-    print(f"threads: {get_num_threads()}")
+    threads, source = _threads_at_first
+    if get_num_threads() == threads:
+        print(f"threads: {threads} ({source})")
+    else:
+        print(f"threads: {get_num_threads()} (set; at first {threads}: {source})")
 
 
 cdef void run_team(team_body body, void *job, int threads) noexcept nogil:
@@ -235,16 +248,4 @@ cdef class Buffer:
         PyBuffer_FillInfo(view, self, self.block.memory, self.block.size, 0, flags)
 
 
-def _threads_from_environment():
-    text = os.environ.get("FASTLSTM_NUM_THREADS")
-    if text is None:
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise ValueError(f"FASTLSTM_NUM_THREADS: expected a positive integer, got {text!r}")
-    return int(text)
-
-
-set_num_threads(_threads_from_environment())
 set_isa(os.environ.get("FASTLSTM_ISA") or available_isas()[0])

@@ -4,6 +4,7 @@ Decision: what changes parameters in place is let through. ``flat -= lr * gradie
 with an item of `params`, ends in Python setting the very array that was there.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -33,17 +34,23 @@ class Params(dict[str, NDArray]):
 class Fixed:
     """Something with parameters in a flat buffer, whose sizes and buffer cannot be set.
 
-    A subclass names in `_fixed` what cannot be set and puts it into ``vars(self)`` itself.
+    A subclass names in `_fixed` what cannot be set, and sets it with `_fix`.
     """
 
     flat: NDArray
     params: dict[str, NDArray]
     _fixed: ClassVar[frozenset[str]] = FLAT
 
+    def _fix(self, attributes: Mapping[str, Any]) -> None:
+        # not through vars(self): once asked for, it makes CPython slower in reading attributes
+        for name, value in attributes.items():
+            object.__setattr__(self, name, value)
+
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._fixed and value is not vars(self).get(name, self):
+        if name not in self._fixed:
+            super().__setattr__(name, value)
+        elif value is not getattr(self, name, self):
             raise AttributeError(f"{name}: cannot be set, since memory is laid out for it")
-        super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
         if name in self._fixed:

@@ -74,6 +74,8 @@ ARGUMENTS: dict[str, Callable[..., Any]] = {
     "activations": check_activations,
     "dtype": check_real_dtype,
 }
+# those that are properties: with more than 30 attributes CPython reads all of them slower
+OF_OPTIONS = {"clip", "cell_clip", "proj_clip", "activations"}
 # those on which neither memory nor packed weights depend
 CHANGEABLE = {"batch_first", "dropout", "input_dropout", "recurrent_dropout"}
 CHANGEABLE |= {"zoneout_h", "zoneout_c"}
@@ -121,6 +123,11 @@ class Tape(NamedTuple):
         return f"<Tape of {self.layer!r}, {self.nbytes / 1e6:.1f} MB>"
 
 
+def option(name: str) -> Any:
+    """Return a property that reads one of the core's options."""
+    return property(lambda layer: layer._cell_options[name])
+
+
 class Recurrent(Fixed):
     """A stack of recurrent layers, in one direction or both; see `LSTM`, `GRU` and `RNN`."""
 
@@ -150,10 +157,8 @@ class Recurrent(Fixed):
 
     def _configure(self, arguments: Mapping[str, Any]) -> None:
         """Take the arguments of the constructor, checked. No memory is asked for yet."""
-        own = vars(self)
-        for name in ARGUMENTS:
-            if name in arguments:
-                own[name] = self._check(name, arguments[name])
+        own = {n: self._check(n, arguments[n]) for n in ARGUMENTS if n in arguments}
+        self._fix({name: own[name] for name in own if name not in OF_OPTIONS})
         if self.reverse and self.bidirectional:
             raise ValueError("reverse: expected False for both directions, got True")
         self._cell = find_cell(self.cell, own)
@@ -169,7 +174,7 @@ class Recurrent(Fixed):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in CHANGEABLE:
-            if name not in vars(self):
+            if name not in self._defaults():
                 raise AttributeError(f"{name}: is no argument of {type(self).__name__}")
             value = self._check(name, value)
         super().__setattr__(name, value)
@@ -188,7 +193,7 @@ class Recurrent(Fixed):
         return {
             kind: shapes[argument]
             for argument, (kind, asked) in named.items()
-            if asked is None or vars(self)[asked]
+            if asked is None or getattr(self, asked)
         }
 
     @property
@@ -234,7 +239,7 @@ class Recurrent(Fixed):
         for name, shape in self._shapes().items():
             self._layout.append((name, slice(start, start + math.prod(shape)), shape))
             start += math.prod(shape)
-        vars(self).update(flat=flat, params=Params(self._views(flat)))
+        self._fix({"flat": flat, "params": Params(self._views(flat))})
         # others than those of params, whose shape anybody may set
         self._weights = self._views(flat)
         # per layer and direction: the names of its parameters by the argument that each one is,
@@ -269,7 +274,7 @@ class Recurrent(Fixed):
             if name in DERIVED or name in self._fixed or hasattr(Recurrent, name):
                 raise ValueError(f"state: expected no {name}")
         self._configure({name: state[name] for name in self._defaults()})
-        vars(self).update(others)
+        self._fix(others)
         self._rng = np.random.default_rng(state["_rng"])
         if self.num_layers > np.size(state["flat"]):
             raise ValueError(f"num_layers: expected fewer than parameters, got {self.num_layers}")
@@ -277,8 +282,7 @@ class Recurrent(Fixed):
 
     def _config(self) -> dict[str, Any]:
         """Return the arguments that make a layer like this one, but for `rng` and `dtype`."""
-        config = {name: vars(self)[name] for name in ARGUMENTS if name in vars(self)}
-        del config["dtype"]
+        config = {name: getattr(self, name) for name in self._defaults() if name != "dtype"}
         if "nonlinearity" in config:
             config["nonlinearity"] = shortest(config["nonlinearity"])
         if "activations" in config:
@@ -343,8 +347,9 @@ class Recurrent(Fixed):
 
     def _empty_state(self, B: int) -> tuple[NDArray, NDArray | None]:
         """Return arrays for h and c, None where the cell has no c."""
-        h, c = self._state_shapes(B)
-        return np.empty(h, self.dtype), np.empty(c, self.dtype) if self._cell.has_c else None
+        N, dtype = self.num_layers * self.num_directions, self.dtype
+        h = np.empty((N, B, self.output_size), dtype)
+        return h, np.empty((N, B, self.hidden_size), dtype) if self._cell.has_c else None
 
     # --- masks ------------------------------------------------------------------------------------
 

@@ -22,6 +22,12 @@ from fastlstm.onnx._node import write_attributes, write_weights
 
 FIRST_OPSET = 14  # the first in which LSTM, GRU and RNN are as they are now
 
+# arguments of a layer that a model says, or on which inference does not depend: an option that is
+# new here must not be left out in silence
+EXPRESSED = {"input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional"}
+EXPRESSED |= {"reverse", "peephole", "coupled", "reset_after", "clip", "activations"}
+EXPRESSED |= {"nonlinearity", "dropout", "input_dropout", "recurrent_dropout"}
+
 
 def export(
     layer: Recurrent,
@@ -114,12 +120,11 @@ def check_layer(layer: Any) -> None:
     """Raise if ONNX's operators cannot express a layer."""
     if not isinstance(layer, Recurrent):
         raise TypeError(f"layer: expected an LSTM, GRU or RNN, got {type(layer).__name__}")
-    config = layer._config()
-    for name in ("proj_size", "layer_norm", "cell_clip", "zoneout_h", "zoneout_c"):
-        if config.get(name):
+    plain = layer._defaults()
+    for name, value in layer._config().items():
+        if name not in EXPRESSED and value != plain.get(name):
             raise ValueError(
-                f"{name}: expected a layer without, since ONNX cannot express it, "
-                f"got {config[name]}"
+                f"{name}: expected a layer without, since ONNX cannot express it, got {value}"
             )
 
 

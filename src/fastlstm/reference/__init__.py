@@ -1,6 +1,6 @@
 """The layers in plain NumPy: the specification in code, and the baseline of the benchmarks.
 
-Each line of the models stands here under the same letters (DESIGN, section 2), a file for each
+Each line of the models stands here under the same letters (docs/design.md), a file for each
 cell: `_lstm`, `_gru`, `_rnn`. The functions take and return what those of the same name in
 `fastlstm` do.
 

@@ -78,16 +78,18 @@ class Linear(Fixed):
 
     def _configure(self, in_features: Any, out_features: Any, bias: Any, dtype: Any) -> int:
         """Take the arguments, checked; return the number of parameters."""
-        vars(self).update(
-            in_features=check_size("in_features", in_features),
-            out_features=check_size("out_features", out_features),
-            bias=bool(bias),
-            dtype=check_real_dtype("dtype", dtype),
+        self._fix(
+            {
+                "in_features": check_size("in_features", in_features),
+                "out_features": check_size("out_features", out_features),
+                "bias": bool(bias),
+                "dtype": check_real_dtype("dtype", dtype),
+            }
         )
         return self.out_features * (self.in_features + self.bias)
 
     def _own(self, flat: NDArray) -> None:
-        vars(self).update(flat=flat, params=Params(self._views(flat)))
+        self._fix({"flat": flat, "params": Params(self._views(flat))})
 
     def _views(self, flat: NDArray) -> dict[str, NDArray]:
         """Name the parts of a flat buffer."""
