@@ -20,14 +20,17 @@ from onnx.reference import ReferenceEvaluator
 from fastlstm.onnx._graph import DOMAINS, Graph, label
 from fastlstm.onnx._tensors import DTYPES, MOST_AXES, count, read_tensor
 
-OPERATORS = frozenset(
-    # weights cut, turned and joined; shapes
+# weights cut, turned and joined; shapes
+MOVES = (
     "Cast CastLike Concat Constant ConstantOfShape Dropout Expand Flatten Gather Identity Range "
-    "Reshape Shape Size Slice Split Squeeze Tile Transpose Unsqueeze "
-    # weights scaled; masks and lengths
-    "Add And DequantizeLinear Div Equal Greater Less Max Min Mul Not Or Pow ReduceL2 ReduceMax "
-    "ReduceMin ReduceProd ReduceSum Sqrt Sub Where".split()  # noqa: SIM905, shorter
+    "Reshape Shape Size Slice Split Squeeze Tile Transpose Unsqueeze"
 )
+# weights scaled; masks and lengths
+MATHS = (
+    "Add And DequantizeLinear Div Equal Greater Less Max Min Mul Not Or Pow ReduceL2 ReduceMax "
+    "ReduceMin ReduceProd ReduceSum Sqrt Sub Where"
+)
+OPERATORS = frozenset(f"{MOVES} {MATHS}".split())
 
 # for numbers that were drawn, and for zeros in their place: one object where it depends on neither
 Value = tuple[NDArray, NDArray]
@@ -98,13 +101,11 @@ class Values:
         numbers = self._run(node, {name: value[0] for name, value in inputs.items()})
         if any(a is not b for a, b in inputs.values()):
             zeros = self._run(node, {name: value[1] for name, value in inputs.items()})
-            zeros = {
-                name: numbers[name] if np.array_equal(array, numbers.get(name)) else array
-                for name, array in zeros.items()
-            }
         else:
             zeros = numbers
-        return {name: (numbers[name], zeros[name]) for name in numbers.keys() & zeros.keys()}
+        both = numbers.keys() & zeros.keys()
+        values = {name: (numbers[name], zeros[name]) for name in both}
+        return {name: (a, a) if np.array_equal(a, b) else (a, b) for name, (a, b) in values.items()}
 
     def _run(self, node: onnx.NodeProto, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
         graph = self._graph
