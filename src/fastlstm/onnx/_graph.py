@@ -10,15 +10,16 @@ b) Only what is used is checked: models that run elsewhere may lack the shapes t
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import checker, helper, inliner, shape_inference
+from onnx import checker, helper, inliner, numpy_helper, shape_inference
 
 from fastlstm.onnx._node import GATES
-from fastlstm.onnx._tensors import Budget
+from fastlstm.onnx._tensors import Budget, read_tensor
 
 DOMAINS = ("", "ai.onnx")  # two names of one
 MOST_CALLS = 100  # of local functions, one within another
@@ -90,6 +91,17 @@ def label(node: onnx.NodeProto) -> str:
     return f"{node.op_type} {node.name or ' '.join(node.output[:1])}"
 
 
+@contextmanager
+def naming(node: onnx.NodeProto) -> Iterator[None]:
+    """Put a node's name before the message of what is raised about it."""
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(f"{label(node)}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{label(node)}: {error}") from error
+
+
 def is_recurrent(node: onnx.NodeProto) -> bool:
     """Return whether a node is an LSTM, GRU or RNN."""
     return node.op_type in GATES and node.domain in DOMAINS
@@ -99,7 +111,7 @@ class Graph:
     """The recurrent nodes of a model's graph, and the nodes on which they depend."""
 
     def __init__(self, model: onnx.ModelProto, budget: Budget, folder: str | None = None):
-        self.budget, self.folder = budget, folder
+        self.budget = budget
         opsets = {
             o.domain if o.domain not in DOMAINS else "": o.version for o in model.opset_import
         }
@@ -118,11 +130,13 @@ class Graph:
                 nodes.append(node)
                 needed |= reads(node)
         self.nodes = nodes[::-1]
-        self.initializers = [t for t in model.graph.initializer if t.name in needed]
+        tensors = [t for t in model.graph.initializer if t.name in needed]
         inputs = {value.name for value in model.graph.input}
-        constants = [t.name for t in self.initializers]
+        constants = [t.name for t in tensors]
         constants += [t.values.name for t in model.graph.sparse_initializer]
         self._check_names(inputs, constants)
+        arrays = {t.name: read_tensor(t, budget, folder) for t in tensors}
+        self.constants = {name: a for name, a in arrays.items() if a is not None}
         self._types = self._infer_types(model.graph)
 
         # by a tensor's name: the node that makes it, the indices of those that read it
@@ -163,13 +177,12 @@ class Graph:
         part = helper.make_graph(
             self.nodes, "part", [*graph.input], [], value_info=graph.value_info
         )
-        for tensor in self.initializers:
-            if len(tensor.dims) < 2:  # may be a shape, whose numbers matter
-                part.initializer.append(tensor)
+        for name, array in self.constants.items():
+            if array.ndim < 2:  # may be a shape, whose numbers matter
+                part.initializer.append(numpy_helper.from_array(array, name))
             else:
-                part.input.append(
-                    helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-                )
+                code = helper.np_dtype_to_tensor_dtype(array.dtype)
+                part.input.append(helper.make_tensor_value_info(name, code, array.shape))
         model = helper.make_model(
             part, opset_imports=self.opsets, ir_version=self._context.ir_version
         )

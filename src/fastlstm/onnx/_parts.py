@@ -20,7 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from fastlstm.onnx._graph import Graph, is_recurrent, label
+from fastlstm.onnx._graph import Graph, is_recurrent, naming
 from fastlstm.onnx._node import Node, Weights, check_weights, read_node
 from fastlstm.onnx._values import Values
 
@@ -41,12 +41,8 @@ def find_parts(graph: Graph) -> list[Part]:
     """Return the recurrent nodes in the order of the graph."""
     finder = _Finder(graph)
     for node in filter(is_recurrent, graph.nodes):
-        try:
+        with naming(node):
             finder.add(node)
-        except TypeError as error:
-            raise TypeError(f"{label(node)}: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"{label(node)}: {error}") from error
     return finder.parts
 
 

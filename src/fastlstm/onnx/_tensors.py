@@ -10,7 +10,6 @@ b) Data beside the model is read from a regular file in the model's own folder, 
 import math
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +52,10 @@ class Budget:
 def count(shape: Iterable[int]) -> int:
     """Return how many numbers a shape has."""
     shape = tuple(shape)
-    if len(shape) > MOST_AXES or min(shape, default=0) < 0:
-        raise ValueError(f"expected at most {MOST_AXES} sizes that are not negative, got {shape}")
+    if len(shape) > MOST_AXES:
+        raise ValueError(f"expected at most {MOST_AXES} axes, got {len(shape)}")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"expected sizes that are not negative, got {shape}")
     return math.prod(shape)
 
 
@@ -77,7 +78,6 @@ def read_tensor(tensor: TensorProto, budget: Budget, folder: str | None = None) 
         return None
     try:
         size = count(tensor.dims) * dtype.itemsize
-        budget.take(label, size)
         if tensor.data_location == TensorProto.EXTERNAL:
             data = _read_beside(tensor, size, budget, folder)
             little = np.frombuffer(data, dtype.newbyteorder("<"))
@@ -89,6 +89,7 @@ def read_tensor(tensor: TensorProto, budget: Budget, folder: str | None = None) 
             there = len(getattr(tensor, field)) * dtype.itemsize
         if there != size:
             raise ValueError(f"expected {size} bytes, as its dims say, got {there}")
+        budget.take("data", size)
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{label}: {error}") from error
@@ -100,19 +101,20 @@ def _read_beside(tensor: TensorProto, size: int, budget: Budget, folder: str | N
     location = said.get("location", "")
     if folder is None:
         raise ValueError(f"expected its data in the model, got a reference to {location!r}")
-    home = Path(folder).resolve()
-    place = (home / location).resolve()
-    if not place.is_relative_to(home) or not place.is_file():
+    home = os.path.realpath(folder)
+    place = os.path.realpath(os.path.join(home, location))
+    if os.path.commonpath([home, place]) != home or not os.path.isfile(place):
         raise ValueError(f"location: expected a file in the model's folder, got {location!r}")
     start = int(said.get("offset", "0"))
     with open(place, "rb") as file:
         whole = os.fstat(file.fileno()).st_size
-        budget.grant(str(place), whole)
+        budget.grant(place, whole)
         length = int(said.get("length", str(whole - start)))
         if length != size or not 0 <= start <= whole - size:
             raise ValueError(
                 f"expected {size} bytes, as its dims say, "
                 f"got {length} from {start} on in a file of {whole}"
             )
+        budget.take("data", size)
         file.seek(start)
         return file.read(size)

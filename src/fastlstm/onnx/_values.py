@@ -45,11 +45,7 @@ class Values:
         self._values: dict[str, Value] = {}
         self._missing = [len(set(node.input) - {""}) for node in graph.nodes]
         if given is None:
-            given = {}
-            for tensor in graph.initializers:
-                array = read_tensor(tensor, graph.budget, graph.folder)
-                if array is not None:
-                    given[tensor.name] = array, array
+            given = {name: (array, array) for name, array in graph.constants.items()}
             for node in graph.nodes:
                 if not node.input:
                     given |= self._compute(node)
