@@ -7,6 +7,7 @@ b) Only what is used is checked: models that run elsewhere may lack the shapes t
    demands of inputs and outputs.
 """
 
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -81,9 +82,17 @@ def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def nodes_in(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """Yield a node and those of its bodies."""
+    yield node
+    for body in bodies(node):
+        for each in body.node:
+            yield from nodes_in(each)
+
+
 def reads(node: onnx.NodeProto) -> set[str]:
-    """Return the tensors that a node may read, those of its bodies included."""
-    return set(node.input).union(*(reads(n) for body in bodies(node) for n in body.node)) - {""}
+    """Return the tensors that a node may read, those that its bodies read included."""
+    return {name for each in nodes_in(node) for name in each.input} - {""}
 
 
 def label(node: onnx.NodeProto) -> str:
@@ -174,6 +183,14 @@ class Graph:
 
     def _infer_types(self, graph: onnx.GraphProto) -> dict[str, onnx.TypeProto.Tensor]:
         """Return the types of tensors, by name, as far as they are known without computing."""
+        for node in itertools.chain.from_iterable(map(nodes_in, self.nodes)):
+            for attribute in node.attribute:
+                # the one for which shape inference asks for as much memory as it says
+                if attribute.name == "num_outputs" and attribute.i != len(node.output):
+                    raise ValueError(
+                        f"{label(node)}: num_outputs: expected {len(node.output)}, "
+                        f"got {attribute.i}"
+                    )
         part = helper.make_graph(
             self.nodes, "part", [*graph.input], [], value_info=graph.value_info
         )

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 MOST = 64 << 20  # bytes that any model may ask for; models with open T and B need some hundred kB
 GROWTH = 16  # and times the size of its files
-LEAST = 4 << 10  # bytes that anything counts, however small it is, for the time that it takes
+LEAST = 16 << 10  # bytes that anything counts, however small it is, for the time that it takes
 
 MOST_AXES = 64  # of NumPy's arrays
 DTYPES: dict[int, np.dtype] = {

@@ -57,11 +57,15 @@ class Values:
         new = dict(given)
         while new:
             name, value = new.popitem()
+            if name in self._values:  # added before the node that makes it could be computed
+                continue
             self._values[name] = value
             for index in self._graph.readers[name]:
                 self._missing[index] -= 1
                 node = self._graph.nodes[index]
-                if not self._missing[index] and not {*node.output} <= self._values.keys() | new:
+                if not self._missing[index] and any(
+                    each not in self._values and each not in new for each in node.output
+                ):
                     new |= self._compute(node)
 
     def get(self, name: str) -> NDArray | None:
