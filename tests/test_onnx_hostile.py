@@ -430,12 +430,16 @@ def seeds():
     ]
 
 
+def is_repeated(value):
+    return hasattr(value, "extend")
+
+
 def messages(message):
     """Yield a message and all messages in it."""
     yield message
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            for each in value if field.is_repeated else [value]:
+            for each in value if is_repeated(value) else [value]:
                 yield from messages(each)
 
 
@@ -473,7 +477,7 @@ def mutate(rng, model):
 
 def change(rng, message, field, names):
     value = getattr(message, field.name)
-    if not field.is_repeated:
+    if not is_repeated(value):
         if field.type == FieldDescriptor.TYPE_MESSAGE or rng.random() < 0.3:
             message.ClearField(field.name)
         else:

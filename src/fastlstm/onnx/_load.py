@@ -1,6 +1,7 @@
 """From a model to layers: see which recurrent nodes are a stack, make a layer of each stack."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,7 +116,7 @@ def _name(source: Any) -> str:
 
 def find_stacks(parts: Sequence[Part]) -> list[list[Part]]:
     """Return the parts in groups that can be the layers of one layer."""
-    readers = [sum(part.below == k for part in parts) for k in range(len(parts))]
+    readers = Counter(part.below for part in parts)
     stacks: dict[int, list[Part]] = {}  # by the last part of each
     for k, part in enumerate(parts):
         below = part.below

@@ -41,7 +41,8 @@ class Budget:
 
     def take(self, name: str, size: int) -> None:
         """Raise if so many bytes more are too many; `name` is of what asks for them."""
-        self._left -= max(size, LEAST)
+        size = max(size, LEAST)
+        self._left -= size
         if self._left < 0:
             raise ValueError(
                 f"{name}: expected a model that asks for {MOST >> 20} MiB and {GROWTH} times the "

@@ -27,8 +27,8 @@ MOVES = (
 )
 # weights scaled; masks and lengths
 MATHS = (
-    "Add And DequantizeLinear Div Equal Greater Less Max Min Mul Not Or Pow ReduceL2 ReduceMax "
-    "ReduceMin ReduceProd ReduceSum Sqrt Sub Where"
+    "Add And Ceil DequantizeLinear Div Equal Floor Greater GreaterOrEqual Less LessOrEqual Max Min "
+    "Mod Mul Neg Not Or Pow ReduceL2 ReduceMax ReduceMin ReduceProd ReduceSum Sqrt Sub Where"
 )
 OPERATORS = frozenset(f"{MOVES} {MATHS}".split())
 
