@@ -226,8 +226,15 @@ def opset(version):
     return lambda: changed(lambda m: setattr(m.opset_import[0], "version", version))
 
 
+def constant_of(data):
+    """Return a model whose initial state is a Constant with this data."""
+    value = TensorProto(dims=[1, 1, H], data_type=TensorProto.DOUBLE, raw_data=data)
+    return state_of("Constant", value=value)
+
+
 MALFORMED = {
     "raw data too short": (lambda: broken_tensor(raw_data=b"123"), "tensor 'W': expected 96 bytes"),
+    "a Constant too short": (lambda: constant_of(b"12"), "Constant state: tensor '': expected 48"),
     "negative dims": (lambda: broken_tensor(dims=[-1, -6, 4]), "tensor 'W': expected sizes that"),
     "undefined type": (lambda: broken_tensor(data_type=0), "tensor 'W': expected a known element"),
     "unknown type": (lambda: broken_tensor(data_type=99), "tensor 'W': expected a known element"),

@@ -146,6 +146,7 @@ class Graph:
         self._check_names(inputs, constants)
         arrays = {t.name: read_tensor(t, budget, folder) for t in tensors}
         self.constants = {name: a for name, a in arrays.items() if a is not None}
+        self._check_attributes()
         self._types = self._infer_types(model.graph)
 
         # by a tensor's name: the node that makes it, the indices of those that read it
@@ -181,16 +182,22 @@ class Graph:
                     raise ValueError(f"{label(node)}: expected new names, got output {name!r}")
                 made.update({name} - {""})
 
-    def _infer_types(self, graph: onnx.GraphProto) -> dict[str, onnx.TypeProto.Tensor]:
-        """Return the types of tensors, by name, as far as they are known without computing."""
+    def _check_attributes(self) -> None:
+        """Raise if there is what shape inference trusts and should not."""
         for node in itertools.chain.from_iterable(map(nodes_in, self.nodes)):
             for attribute in node.attribute:
-                # the one for which shape inference asks for as much memory as it says
+                if attribute.HasField("t"):
+                    with naming(node):
+                        read_tensor(attribute.t, self.budget)
+                # as much memory as it says would be asked for
                 if attribute.name == "num_outputs" and attribute.i != len(node.output):
                     raise ValueError(
                         f"{label(node)}: num_outputs: expected {len(node.output)}, "
                         f"got {attribute.i}"
                     )
+
+    def _infer_types(self, graph: onnx.GraphProto) -> dict[str, onnx.TypeProto.Tensor]:
+        """Return the types of tensors, by name, as far as they are known without computing."""
         part = helper.make_graph(
             self.nodes, "part", [*graph.input], [], value_info=graph.value_info
         )

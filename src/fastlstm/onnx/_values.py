@@ -18,7 +18,7 @@ from onnx import defs, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from fastlstm.onnx._graph import DOMAINS, Graph, label
-from fastlstm.onnx._tensors import DTYPES, MOST_AXES, count, read_tensor
+from fastlstm.onnx._tensors import DTYPES, MOST_AXES, count
 
 # weights cut, turned and joined; shapes
 MOVES = (
@@ -111,9 +111,6 @@ class Values:
         graph = self._graph
         if node.op_type not in OPERATORS or node.domain not in DOMAINS:
             return {}
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                read_tensor(attribute.t, graph.budget)
         outputs = [name for name in node.output if name]
         try:
             graph.check_node(node)
