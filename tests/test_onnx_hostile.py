@@ -147,12 +147,8 @@ def many_nodes():
 
 
 def split_in_many():
-    """Return a model whose initial state is one of 2**40 parts, within an If."""
-    split = helper.make_node("Split", ["zeros"], ["part"], num_outputs=1 << 40)
-    body = helper.make_graph([split], "body", [], [declare("part")])
-    node = helper.make_node("If", ["true"], ["state"], then_branch=body, else_branch=body)
-    more = {"true": np.array(True), "zeros": np.zeros((1, 1, H), "f")}
-    model = make([node, rnn("", "", "state")], [*weights(), *map(constant, more, more.values())])
+    """Return a model whose initial state is one of 2**40 parts."""
+    model = state_of("Split", np.zeros((1, 1, H), "f"), num_outputs=1 << 40)
     model.opset_import[0].version = 18
     return model
 
@@ -235,6 +231,10 @@ def constant_of(data):
 MALFORMED = {
     "raw data too short": (lambda: broken_tensor(raw_data=b"123"), "tensor 'W': expected 96 bytes"),
     "a Constant too short": (lambda: constant_of(b"12"), "Constant state: tensor '': expected 48"),
+    "a Scan without a body": (
+        lambda: state_of("Scan", np.zeros((1, 1, H), "f")),
+        "RNN y: initial_h",
+    ),
     "negative dims": (lambda: broken_tensor(dims=[-1, -6, 4]), "tensor 'W': expected sizes that"),
     "undefined type": (lambda: broken_tensor(data_type=0), "tensor 'W': expected a known element"),
     "unknown type": (lambda: broken_tensor(data_type=99), "tensor 'W': expected a known element"),

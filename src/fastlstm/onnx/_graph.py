@@ -7,7 +7,6 @@ b) Only what is used is checked: models that run elsewhere may lack the shapes t
    demands of inputs and outputs.
 """
 
-import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from fastlstm.onnx._node import GATES
 from fastlstm.onnx._tensors import Budget, read_tensor
 
 DOMAINS = ("", "ai.onnx")  # two names of one
+WITH_BODIES = ("If", "Loop", "Scan", "SequenceMap")  # onnx < 1.22 crashes if one lacks its body
 MOST_CALLS = 100  # of local functions, one within another
 
 
@@ -184,7 +184,7 @@ class Graph:
 
     def _check_attributes(self) -> None:
         """Raise if there is what shape inference trusts and should not."""
-        for node in itertools.chain.from_iterable(map(nodes_in, self.nodes)):
+        for node in self.nodes:
             for attribute in node.attribute:
                 if attribute.HasField("t"):
                     with naming(node):
@@ -198,9 +198,8 @@ class Graph:
 
     def _infer_types(self, graph: onnx.GraphProto) -> dict[str, onnx.TypeProto.Tensor]:
         """Return the types of tensors, by name, as far as they are known without computing."""
-        part = helper.make_graph(
-            self.nodes, "part", [*graph.input], [], value_info=graph.value_info
-        )
+        nodes = [node for node in self.nodes if node.op_type not in WITH_BODIES]
+        part = helper.make_graph(nodes, "part", [*graph.input], [], value_info=graph.value_info)
         for name, array in self.constants.items():
             if array.ndim < 2:  # may be a shape, whose numbers matter
                 part.initializer.append(numpy_helper.from_array(array, name))
