@@ -231,6 +231,10 @@ def constant_of(data):
 MALFORMED = {
     "raw data too short": (lambda: broken_tensor(raw_data=b"123"), "tensor 'W': expected 96 bytes"),
     "a Constant too short": (lambda: constant_of(b"12"), "Constant state: tensor '': expected 48"),
+    "an axis of 32 bits": (
+        lambda: state_of("Concat", np.zeros((1, 1, H), "f"), axis=1 << 32),
+        "Concat state: axis: expected at most 64",
+    ),
     "a Scan without a body": (
         lambda: state_of("Scan", np.zeros((1, 1, H), "f")),
         "RNN y: initial_h",

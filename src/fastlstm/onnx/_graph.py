@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import checker, helper, inliner, numpy_helper, shape_inference
 
 from fastlstm.onnx._node import GATES
-from fastlstm.onnx._tensors import Budget, read_tensor
+from fastlstm.onnx._tensors import MOST_AXES, Budget, read_tensor
 
 DOMAINS = ("", "ai.onnx")  # two names of one
 WITH_BODIES = ("If", "Loop", "Scan", "SequenceMap")  # onnx < 1.22 crashes if one lacks its body
@@ -183,18 +183,17 @@ class Graph:
                 made.update({name} - {""})
 
     def _check_attributes(self) -> None:
-        """Raise if there is what shape inference trusts and should not."""
+        """Raise if there is what libraries below trust, and ask for memory or crash."""
         for node in self.nodes:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    with naming(node):
+            with naming(node):
+                for attribute in node.attribute:
+                    name, number, outputs = attribute.name, attribute.i, len(node.output)
+                    if attribute.HasField("t"):
                         read_tensor(attribute.t, self.budget)
-                # as much memory as it says would be asked for
-                if attribute.name == "num_outputs" and attribute.i != len(node.output):
-                    raise ValueError(
-                        f"{label(node)}: num_outputs: expected {len(node.output)}, "
-                        f"got {attribute.i}"
-                    )
+                    if name == "num_outputs" and number != outputs:
+                        raise ValueError(f"num_outputs: expected {outputs}, got {number}")
+                    if name == "axis" and abs(number) > MOST_AXES:
+                        raise ValueError(f"axis: expected at most {MOST_AXES}, got {number}")
 
     def _infer_types(self, graph: onnx.GraphProto) -> dict[str, onnx.TypeProto.Tensor]:
         """Return the types of tensors, by name, as far as they are known without computing."""
