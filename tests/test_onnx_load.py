@@ -439,10 +439,10 @@ def test_what_is_not_a_model_raises_and_is_named(tmp_path):
     path = tmp_path / "model.onnx"
     for content in (bytes(range(256)), make_model(LSTM(I, H)).SerializeToString()[:-9]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"^source: expected an ONNX model in .*model\.onnx"):
+        with pytest.raises(ValueError, match=rf"^{path}: expected an ONNX model: "):
             load(path)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"^source: expected a node"):
+    with pytest.raises(ValueError, match=rf"^{path}: expected a node"):
         load(path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.onnx"):
         load(tmp_path / "nowhere.onnx")

@@ -1,6 +1,7 @@
 """The backend: ONNX's reference evaluator, with LSTM, GRU and RNN replaced by the compiled core."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,20 @@ from onnx.reference.op_run import OpRun
 
 from fastlstm._args.cells import PLAIN
 from fastlstm.functional import gru_forward, lstm_forward, rnn_forward
+from fastlstm.onnx._graph import naming
 from fastlstm.onnx._node import check_weights, read_node, read_weights
+from fastlstm.onnx._tensors import Budget, read_tensor
 
 FORWARD: dict[str, Any] = {"LSTM": lstm_forward, "GRU": gru_forward, "RNN": rnn_forward}
 
 
 class _Recurrent(OpRun):
     """A recurrent operator; the name of the class is that of the operator."""
+
+    def run(self, *inputs: Any, **attributes: Any) -> Any:
+        """Run the node; what is raised begins with its name, if it has one."""
+        with naming(self.onnx_node) if self.onnx_node.name else nullcontext():
+            return super().run(*inputs, **attributes)
 
     def _run(
         self,
@@ -80,6 +88,7 @@ class PreparedModel(BackendRep):
         named = onnx.ModelProto()
         named.CopyFrom(model)
         for n, node in enumerate(named.graph.node):
+            node.name = node.name or " ".join(node.output[:1])
             # ReferenceEvaluator (1.23) keeps an output without a name under "", where later nodes
             # find it in place of an input that is not given
             for k, name in enumerate(node.output):
@@ -117,8 +126,9 @@ class Backend(BackendBase):
     """Runs ONNX models (``onnx.backend.base``) with the recurrent nodes in the compiled core.
 
     Every other node is run by ONNX's reference evaluator, in NumPy: the backend is for testing and
-    for whole small models. For speed `load` the recurrent part as a layer, which keeps its packed
-    weights between calls.
+    for whole small models. It does what a model says, however much that is; `load` is for models
+    that are not trusted. For speed, too, `load` the recurrent part as a layer, which keeps its
+    packed weights between calls.
 
     Examples
     --------
@@ -140,8 +150,14 @@ class Backend(BackendBase):
         ------
         onnx.checker.ValidationError
             If the model is malformed.
+        ValueError
+            If one of its initializers is, or has its data elsewhere.
         """
         super().prepare(model, device, **kwargs)
+        budget = Budget()
+        budget.grant("", model.ByteSize())
+        for tensor in model.graph.initializer:
+            read_tensor(tensor, budget)
         return PreparedModel(model)
 
     @classmethod

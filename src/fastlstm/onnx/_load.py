@@ -1,12 +1,21 @@
 """From a model to layers: see which recurrent nodes are a stack, make a layer of each stack."""
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from fastlstm.layers import CELLS
-from fastlstm.onnx._graph import Graph, read_model
+import numpy as np
+import onnx
+
+from fastlstm._layers.from_params import assemble
+from fastlstm._layers.recurrent import KINDS
+from fastlstm.onnx._graph import read_graph
 from fastlstm.onnx._node import read_weights
 from fastlstm.onnx._parts import Part, find_parts
+
+NAMES = {argument: kind for kind, argument in KINDS.items()}
+LONGEST = 1000  # characters of a message, which may quote the file
 
 
 def load(source: Any) -> Any:
@@ -33,11 +42,19 @@ def load(source: Any) -> Any:
     ValueError
         If the source is not a model, is malformed, has no or more than one recurrent part (see
         `load_all`), or has something that a layer cannot represent: weights that are not constant,
-        initial states or lengths that are constant, other activations in the other direction.
+        or neither float32 nor float64, initial states or lengths that are constant, other
+        activations in the other direction. About a file the message begins with its path.
     TypeError
-        If the weights are neither float32 nor float64.
+        If `source` is of another type, or the weights of a ModelProto are.
     OSError
         If the file cannot be read.
+
+    Notes
+    -----
+    A file need not be trusted: nothing in it is executed, data beside it are read from its own
+    folder only, and what it asks for is bounded by 64 MiB and 16 times its size, all together.
+    Models that fix T and B at large values may exceed that; leave them open. The package onnx itself
+    crashes on some malformed models before its version 1.22.
 
     Examples
     --------
@@ -52,7 +69,7 @@ def load(source: Any) -> Any:
     layers = load_all(source)
     if len(layers) > 1:
         raise ValueError(
-            f"source: expected one recurrent part, got {len(layers)}: "
+            f"{_name(source)}: expected one recurrent part, got {len(layers)}: "
             f"{', '.join(map(repr, layers))}; load_all returns them all"
         )
     return layers[0]
@@ -77,15 +94,30 @@ def load_all(source: Any) -> list[Any]:
     ValueError, TypeError, OSError
         As `load`.
     """
-    parts = find_parts(Graph(read_model(source)))
-    if not parts:
-        raise ValueError("source: expected a node LSTM, GRU or RNN in the graph, got none")
-    return [make_layer(stack) for stack in find_stacks(parts)]
+    name = _name(source)
+    try:
+        parts = find_parts(read_graph(source))
+        if not parts:
+            raise ValueError("source: expected a node LSTM, GRU or RNN in the graph, got none")
+        return [make_layer(stack) for stack in find_stacks(parts)]
+    except (ValueError, TypeError) as error:
+        if name == "source":
+            raise
+        raise ValueError(f"{name}: {str(error).removeprefix('source: ')[:LONGEST]}") from error
+
+
+def _name(source: Any) -> str:
+    """Return how messages call a source: by its path, if it is one."""
+    if isinstance(source, onnx.ModelProto):
+        return "source"
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    raise TypeError(f"source: expected a path or a ModelProto, got {type(source).__name__}")
 
 
 def find_stacks(parts: Sequence[Part]) -> list[list[Part]]:
     """Return the parts in groups that can be the layers of one layer."""
-    readers = [sum(part.below == k for part in parts) for k in range(len(parts))]
+    readers = Counter(part.below for part in parts)
     stacks: dict[int, list[Part]] = {}  # by the last part of each
     for k, part in enumerate(parts):
         below = part.below
@@ -115,23 +147,29 @@ def make_layer(stack: Sequence[Part]) -> Any:
             "activations: expected the same in both directions, for which a layer has one set, "
             f"got {' and '.join(str(each) for each in node.options)}"
         )
-    if node.kind == "LSTM":
-        options = options | {"peephole": any(part.weights.P is not None for part in stack)}
-    layer: Any = CELLS[node.kind.lower()](
-        weights.W.shape[2],
-        weights.R.shape[2],
-        len(stack),
-        bias=any(part.weights.B is not None for part in stack),
-        batch_first=stack[0].batch_first,
-        bidirectional=len(node.reverse) == 2,
-        reverse=node.reverse == (True,),
-        dtype=weights.W.dtype,
-        rng=0,
-        **options,
-    )
+    bias = any(part.weights.B is not None for part in stack)
+    peephole = any(part.weights.P is not None for part in stack)
+    D, _, H = weights.R.shape
+    params = {}
     for k, part in enumerate(stack):
-        for d, names in enumerate(layer._names[k]):
-            arrays = read_weights(part.node, part.weights, d)
-            for argument, name in names.items():
-                layer.params[name][...] = arrays.get(argument, 0)
-    return layer
+        given = part.weights
+        if bias and given.B is None:
+            given = given._replace(B=np.zeros((D, 2 * given.W.shape[1]), given.W.dtype))
+        if peephole and given.P is None:
+            given = given._replace(P=np.zeros((D, 3 * H), given.W.dtype))
+        for d in range(D):
+            for argument, array in read_weights(node, given, d).items():
+                params[f"{NAMES[argument]}_l{k}{'_reverse' if d else ''}"] = array
+    config = {
+        "input_size": weights.W.shape[2],
+        "hidden_size": H,
+        "num_layers": len(stack),
+        "bias": bias,
+        "batch_first": stack[0].batch_first,
+        "bidirectional": D == 2,
+        "reverse": node.reverse == (True,),
+        "rng": 0,
+    }
+    if node.kind == "LSTM":
+        config["peephole"] = peephole
+    return assemble(node.kind.lower(), params, config | options)

@@ -3,13 +3,16 @@
 Decisions:
 a) Tensors that nodes read or make get random numbers. Two nodes are joined if the numbers of one's
    output arrive at the other's input unchanged and in the order of a layer's output, whatever
-   operators stand between (see `_graph`).
+   operators stand between (see `_values`).
 b) What the model computes from its own constants, whatever its inputs are (a learnt initial state,
    fixed lengths), a layer cannot hold: ValueError. What comes from its inputs is an argument of
    the layer's call.
 """
 
+import hashlib
+import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +20,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from fastlstm.onnx._graph import Graph
-from fastlstm.onnx._node import GATES, Node, Weights, check_weights, read_node
+from fastlstm.onnx._graph import Graph, is_recurrent, naming
+from fastlstm.onnx._node import Node, Weights, check_weights, read_node
+from fastlstm.onnx._values import Values
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 
@@ -36,15 +40,9 @@ class Part(NamedTuple):
 def find_parts(graph: Graph) -> list[Part]:
     """Return the recurrent nodes in the order of the graph."""
     finder = _Finder(graph)
-    for node in graph.nodes:
-        if node.op_type in GATES and node.domain in ("", "ai.onnx"):
-            label = f"{node.op_type} {node.name or node.output[0]}"
-            try:
-                finder.add(node)
-            except TypeError as error:
-                raise TypeError(f"{label}: {error}") from error
-            except ValueError as error:
-                raise ValueError(f"{label}: {error}") from error
+    for node in filter(is_recurrent, graph.nodes):
+        with naming(node):
+            finder.add(node)
     return finder.parts
 
 
@@ -54,9 +52,14 @@ class _Finder:
     def __init__(self, graph: Graph):
         self.graph = graph
         self.parts: list[Part] = []
-        self.known: dict[str, NDArray] = {}
-        self.outputs: list[NDArray] = []  # of each part, as a layer returns it: (T, B, D * H)
+        self.values = Values(graph)
+        self.outputs: dict[bytes, int] = {}  # parts by what a layer would return
         self.rng = np.random.default_rng(0)
+
+    @cached_property
+    def guesses(self) -> Values:
+        """What follows from guesses of shapes, for where no numbers tell them."""
+        return self.values.with_shapes()
 
     def add(self, node: onnx.NodeProto) -> None:
         """Read a node whose inputs, as far as they come from such nodes, have been read."""
@@ -67,19 +70,19 @@ class _Finder:
         weights = check_weights(
             said, **{name: self._constant(name, inputs[name]) for name in "WRBP" if name in inputs}
         )
+        self.graph.budget.take("weights", sum(a.nbytes for a in weights if a is not None))
 
         x, batch_first = inputs["X"], said.batch_first
-        arrived = self.graph.evaluate(x, self.known)
+        arrived = self.values.get(x)
         below = None if arrived is None else self._find_output(arrived, batch_first)
+        if arrived is not None and below is not None and arrived.shape[2] != weights.W.shape[2]:
+            raise ValueError(
+                f"W: expected {arrived.shape[2]} columns, the width of X, got {weights.W.shape}"
+            )
         producer = self.graph.producer(x)
         if producer is not None and swaps_first_axes(producer):
             x, batch_first = producer.input[0], not batch_first
-        if below is not None:
-            T, B, I = self.outputs[below].shape
-            if weights.W.shape[2] != I:
-                raise ValueError(f"W: expected {I} columns, the width of X, got {weights.W.shape}")
-        else:
-            T, B = self._make_input(x, batch_first, weights)
+        T, B = self._make_input(x, batch_first, weights)
 
         lengths = self._read_lengths(inputs.get("sequence_lens", ""), T)
         for name in ("initial_h", "initial_c"):
@@ -88,14 +91,20 @@ class _Finder:
         self.parts.append(Part(said, weights, batch_first, lengths, below))
 
     def _constant(self, name: str, tensor: str) -> NDArray:
-        value = self.graph.constant(tensor)
-        if value is None:
-            raise ValueError(f"{name}: expected constants, got what depends on the model's inputs")
-        return value
+        if tensor not in self.values.constants:
+            raise ValueError(f"{name}: expected constants, got {self._reason(tensor)}")
+        return self.values.constants[tensor][0]
+
+    def _reason(self, tensor: str) -> str:
+        """Return why a tensor is not known."""
+        if tensor in self.graph.open:
+            return "what depends on the model's inputs"
+        return f"what depends on {self.values.missing(tensor)}, which is not computed"
 
     def _read_lengths(self, tensor: str, T: int) -> str:
         """Return the tensor of lengths, "" if they are all T."""
-        value = self._fixed(tensor) if tensor else None
+        self._fixed("sequence_lens", tensor)
+        value = self.values.fixed(tensor)
         if value is None:
             return tensor
         if (value != T).any():
@@ -103,38 +112,41 @@ class _Finder:
         return ""
 
     def _check_state(self, name: str, tensor: str) -> None:
-        value = self._fixed(tensor) if tensor else None
-        if value is None and tensor:
-            value = self._fixed(tensor, guess_shapes=True)
+        value = self._fixed(name, tensor)
         if value is not None and value.any():
             raise ValueError(f"{name}: expected zeros or an input of the model, got constants")
 
-    def _fixed(self, tensor: str, *, guess_shapes: bool = False) -> NDArray | None:
+    def _fixed(self, name: str, tensor: str) -> NDArray | None:
         """Return the value of a tensor that depends on no numbers, at most on shapes."""
-        zeros = {name: np.zeros_like(array) for name, array in self.known.items()}
-        value, other = (
-            self.graph.evaluate(tensor, known, guess_shapes=guess_shapes)
-            for known in (self.known, zeros)
-        )
-        if value is None or other is None or not np.array_equal(value, other):
-            return None
+        value = self.values.fixed(tensor)
+        if value is None and tensor and tensor not in self.graph.open:
+            value = self.guesses.fixed(tensor)
+            if value is None:
+                raise ValueError(
+                    f"{name}: expected an input of the model, got {self._reason(tensor)}"
+                )
         return value
 
     def _random(self, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
-        # large, so that a bound between two layers would be seen
-        return (1e4 * self.rng.standard_normal(shape)).astype(dtype)
+        self.graph.budget.take("x and y", math.prod(shape) * dtype.itemsize)
+        numbers = self.rng.standard_normal(shape, dtype)
+        numbers *= 1e4  # large, so that a bound between two layers would be seen
+        return numbers
 
     def _find_output(self, x: NDArray, batch_first: bool) -> int | None:
         x = x.swapaxes(0, 1) if batch_first and x.ndim == 3 else x
-        same = (k for k, output in enumerate(self.outputs) if np.array_equal(x, output))
-        return next(same, None)
+        return self.outputs.get(fingerprint(x))
 
     def _make_input(self, x: str, batch_first: bool, weights: Weights) -> tuple[int, int]:
         """Make numbers for `x` and return T and B, as small as the model allows."""
-        if x not in self.known:
+        value = self.values.get(x)
+        if value is None:
             sizes = (self.graph.dimension(x, axis, default) for axis, default in ((0, 5), (1, 3)))
-            self.known[x] = self._random((*sizes, weights.W.shape[2]), weights.W.dtype)
-        T, B, *_ = self.known[x].shape
+            value = self._random((*sizes, weights.W.shape[2]), weights.W.dtype)
+            self.values.add({x: (value, np.zeros_like(value))})
+        if value.ndim != 3:
+            raise ValueError(f"X: expected 3 axes, got shape {value.shape}")
+        T, B, _ = value.shape
         return (B, T) if batch_first else (T, B)
 
     def _make_outputs(
@@ -143,10 +155,19 @@ class _Finder:
         """Make numbers for the outputs of a node, and remember y as a layer's output."""
         D, H, dtype = len(said.reverse), weights.R.shape[2], weights.W.dtype
         y = self._random((T, B, D, H), dtype)
-        self.outputs.append(y.reshape(T, B, D * H))
+        self.outputs[fingerprint(y.reshape(T, B, D * H))] = len(self.parts)
         y = y.swapaxes(0, 1) if said.batch_first else y.swapaxes(1, 2)
-        states = (self._random((B, D, H) if said.batch_first else (D, B, H), dtype) for _ in "hc")
-        self.known |= {n: a for n, a in zip(names, (y, *states), strict=False) if n}
+        shape = (B, D, H) if said.batch_first else (D, B, H)
+        arrays = [y, *(self._random(shape, dtype) for _ in "hc")]
+        self.values.add(
+            {n: (a, np.zeros_like(a)) for n, a in zip(names, arrays, strict=False) if n}
+        )
+
+
+def fingerprint(array: NDArray) -> bytes:
+    """Return what tells an array of random numbers from any other."""
+    shape = str(array.shape).encode()
+    return hashlib.sha256(shape + np.ascontiguousarray(array).tobytes()).digest()
 
 
 def text(value: Any) -> Any:
