@@ -53,8 +53,8 @@ def load(source: Any) -> Any:
     -----
     A file need not be trusted: nothing in it is executed, data beside it are read from its own
     folder only, and what it asks for is bounded by 64 MiB and 16 times its size, all together.
-    Models that fix T and B at large values may exceed that; leave them open. The package onnx itself
-    crashes on some malformed models before its version 1.22.
+    Models that fix T and B at large values may exceed that; leave them open. Before its version
+    1.22 the package onnx itself crashes on some malformed models.
 
     Examples
     --------
