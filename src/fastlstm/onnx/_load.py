@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import onnx
 
+from fastlstm._args.cells import PARAMETERS
 from fastlstm._layers.from_params import assemble
-from fastlstm._layers.recurrent import KINDS
 from fastlstm.onnx._graph import read_graph
 from fastlstm.onnx._node import read_weights
 from fastlstm.onnx._parts import Part, find_parts
 
-NAMES = {argument: kind for kind, argument in KINDS.items()}
+NAMES = {argument: name for argument, (name, _) in PARAMETERS.items()}
 LONGEST = 1000  # characters of a message, which may quote the file
 
 
