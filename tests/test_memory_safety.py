@@ -45,6 +45,14 @@ def run(weights, arguments):
     return core.forward(weights, arguments.pop("x"), arguments.pop("y"), **arguments)
 
 
+def core_backward():
+    """Return the tape of a correct call of the core, and the arguments of its backward."""
+    tape = run(*core_call(training=True))
+    arguments = {"dy": None, "dx": np.zeros((5, 3, 2)), "w_ih": np.zeros((16, 2))}
+    arguments |= {"w_hh": np.zeros((16, 4)), "dfinal": (None, None), "dinitial": (None, None)}
+    return tape, arguments
+
+
 class TestTheCoreComparesShapes:
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -95,16 +103,7 @@ class TestTheCoreComparesShapes:
         ],
     )
     def test_backward(self, name, value):
-        weights, arguments = core_call(training=True)
-        tape = run(weights, arguments)
-        given = {
-            "dy": None,
-            "dx": np.zeros((5, 3, 2)),
-            "dfinal": (None, None),
-            "dinitial": (None, None),
-            "w_ih": np.zeros((16, 2)),
-            "w_hh": np.zeros((16, 4)),
-        }
+        tape, given = core_backward()
         core.backward(tape, **given)
         states = {"dh_n": ("dfinal", (value, None)), "dc_0": ("dinitial", (None, value))}
         key, wrong = states.get(name, (name, value))
@@ -112,19 +111,9 @@ class TestTheCoreComparesShapes:
             core.backward(tape, **(given | {key: wrong}))
 
     def test_a_projection_cannot_be_left_out_of_one_side(self):
-        weights, arguments = core_call(training=True)
-        tape = run(weights, arguments)
+        tape, given = core_backward()
         with pytest.raises(ValueError, match="w_proj"):
-            core.backward(
-                tape,
-                dy=None,
-                dx=None,
-                dfinal=(None, None),
-                dinitial=(None, None),
-                w_ih=np.zeros((16, 2)),
-                w_hh=np.zeros((16, 4)),
-                w_proj=np.zeros((4, 4)),
-            )
+            core.backward(tape, **given, w_proj=np.zeros((4, 4)))
 
     @pytest.mark.parametrize(
         "shapes",
@@ -134,20 +123,17 @@ class TestTheCoreComparesShapes:
         with pytest.raises(ValueError, match="expected"):
             core.Weights("lstm", *map(np.zeros, shapes), None, **PLAIN)
 
+    def test_layer_norm_is_read_row_after_row(self):
+        weights = np.zeros((16, 2)), np.zeros((16, 4)), None
+        for layer_norm in (np.zeros((4, 10)).T, np.zeros((20, 4))[::2]):
+            with pytest.raises(ValueError, match="contiguous"):
+                core.Weights("lstm", *weights, layer_norm=layer_norm, **PLAIN)
+
     def test_x_of_a_tape_that_was_reshaped(self):
-        weights, arguments = core_call(training=True)
-        tape = run(weights, arguments)
+        tape, given = core_backward()
         tape.x.shape = (3, 5, 2)
         with pytest.raises(ValueError, match=r"^x: expected"):
-            core.backward(
-                tape,
-                dy=None,
-                dx=None,
-                dfinal=(None, None),
-                dinitial=(None, None),
-                w_ih=np.zeros((16, 2)),
-                w_hh=np.zeros((16, 4)),
-            )
+            core.backward(tape, **given)
 
 
 class TestWhatChangesDuringACall:

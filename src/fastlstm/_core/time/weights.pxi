@@ -328,7 +328,7 @@ cdef class Weights:
     def __init__(
         self, str cell, const real[:, :] w_ih, const real[:, :] w_hh, const real[:, :] b, *,
         bint reset_after=True, const real[:, :] peephole=None, const real[:, :] w_proj=None,
-        const real[:, :] layer_norm=None, bint coupled=False, clip=None, cell_clip=None,
+        const real[:, ::1] layer_norm=None, bint coupled=False, clip=None, cell_clip=None,
         proj_clip=None, tuple activations,
     ):
         """b is (1, its length); activations are tuples of kind, alpha, beta."""
