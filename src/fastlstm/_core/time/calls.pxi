@@ -12,16 +12,22 @@ cdef int check_states(
     return 0
 
 
+cdef int threads_of(
+    double operations, ptrdiff_t B, const Sizes *n, bint only_rows, bint *split_units,
+) noexcept:
+    """How many threads so many multiply-adds get, and whether they share hidden units, not rows."""
+    cdef int threads = threads_for(operations)
+    split_units[0] = not only_rows and prefer_units(B, threads, n.Z, n.R)
+    return threads_for_step(B, n.Z, n.R, threads) if split_units[0] else threads
+
+
 cdef int divide_forward(Forward *job, bint has_masks) noexcept:
     """Decide how many threads run the job, what they share, and who multiplies x."""
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t B = job.steps.B, rows = first_row(&job.steps, job.steps.count)
-    cdef int threads = threads_for(<double>rows * n.Z * (n.I + n.R))
-    job.split_units = (
-        not has_masks and not takes_whole_rows(job.kind)
-        and prefer_units(B, threads, n.Z, n.R))
-    if job.split_units:
-        threads = threads_for_step(B, n.Z, n.R, threads)
+    cdef int threads = threads_of(
+        <double>rows * n.Z * (n.I + n.R), B, n, has_masks or takes_whole_rows(job.kind),
+        &job.split_units)
     threads = <int>min(<ptrdiff_t>threads, n.P if job.split_units else B)
     job.fused = job.options.norm != NULL or prefer_fused(
         B if job.split_units else B // threads, n)
@@ -160,12 +166,9 @@ cdef int divide_backward(Backward *job, bint has_masks, int groups) noexcept:
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t B = job.steps.B
     cdef double operations = <double>n.Z * (n.I + n.R) * 2
-    cdef int threads = threads_for(first_row(&job.steps, job.steps.count) * operations)
-    job.split_units = (
-        groups == 1 and not has_masks and not takes_whole_rows(job.kind)
-        and prefer_units(B, threads, n.Z, n.R))
-    if job.split_units:
-        threads = threads_for_step(B, n.Z, n.R, threads)
+    cdef bint only_rows = groups > 1 or has_masks or takes_whole_rows(job.kind)
+    cdef int threads = threads_of(
+        first_row(&job.steps, job.steps.count) * operations, B, n, only_rows, &job.split_units)
     job.chunks = max(<ptrdiff_t>1,
                      steps_between_signals(B, operations) * B // max(job.chunk_rows, B))
     return threads
