@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -33,13 +34,14 @@ INCLUDE_DIRS = ["csrc", f"{PACKAGE}/include"]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+@cache
 def included(path):
     """Return the files of ours that this one includes, in Cython or in C, and what they include."""
     names = re.findall(r'^ *(?:include|#include|cdef extern from) "(.+?)"', path.read_text(), re.M)
     folders = [path.parent, *map(Path, INCLUDE_DIRS)]
     found = [next((f / n for f in folders if (f / n).exists()), None) for n in names]
     files = [file for file in found if file]
-    return files + [further for file in files for further in included(file)]
+    return {*files, *(further for file in files for further in included(file))}
 
 
 def extension(name, *sources, flags=()):

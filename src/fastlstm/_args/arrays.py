@@ -182,8 +182,8 @@ def _check(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     T, B, I = x.shape
     dtype = x.dtype
     w_proj = given.get("w_proj")
-    w_hh, R = check_recurrent(w_hh, cell.G, "H" if w_proj is None else "R")
-    H = R
+    w_hh, H = check_recurrent(w_hh, cell.G, "H" if w_proj is None else "R")
+    R = H
     if w_proj is not None:
         R = len(check_projection(w_proj, H, dtype))
     elif given.get("proj_clip") is not None:

@@ -26,7 +26,6 @@ CORES: dict[np.dtype, ModuleType] = {
 
 # h (B, R) and c (B, H) of one direction, or their gradients; None for 0, or not wanted
 State = tuple[NDArray | None, NDArray | None]
-NO_STATE: State = (None, None)
 
 
 def state_at(h: NDArray | None, c: NDArray | None, i: int) -> State:
