@@ -28,6 +28,7 @@ from fastlstm._args.arrays import (
     check_optional,
     check_real,
     check_real_dtype,
+    hint_of_one_sequence,
 )
 from fastlstm._args.cells import PARAMETERS, PLAIN, Cell, find_cell
 from fastlstm._args.numbers import (
@@ -319,9 +320,13 @@ class Recurrent(Fixed):
         x = check_real("x", x)
         order = "(B, T, {})" if self.batch_first else "(T, B, {})"
         if x.ndim != 3 or x.shape[2] != self.input_size:
-            raise ValueError(f"x: expected {order.format(self.input_size)}, got {x.shape}")
+            hint = hint_of_one_sequence("x", x, self.batch_first)
+            raise ValueError(f"x: expected {order.format(self.input_size)}, got {x.shape}{hint}")
         if x.dtype != self.dtype:
-            raise TypeError(f"x: expected {self.dtype}, the dtype of the layer, got {x.dtype}")
+            raise TypeError(
+                f"x: expected {self.dtype}, the dtype of the layer, got {x.dtype}: take "
+                f"np.asarray(x, np.{self.dtype}), or a layer with dtype=np.{x.dtype}"
+            )
         return x.transpose(1, 0, 2) if self.batch_first else x
 
     def _state_shapes(self, B: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
