@@ -2,14 +2,12 @@
 
 import ctypes
 import os
-import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
-from cells import CELLS, LAYERS, each_layer
+from cells import each_layer
 from helpers import assert_close, assert_same_bits, forced_isa, normal
 
 import fastlstm

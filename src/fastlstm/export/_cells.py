@@ -195,10 +195,11 @@ def _lstm(part: Recurrence) -> Lines:
     n, H, G, has = part.name, part.H, part.cell.G, part.arrays.keys()
     norm, projected = "layer_norm" in has, "w_proj" in has
     m = "m" if projected else "h_t"
+    first, second = ("zeros", "zeros") if norm else (f"{n}_b[0]", "z_x[0]")
     lines = [
         f"real z_x[{G}][{H}], z[{G}][{H}], {m}[{H}], c_t[{H}];",
-        f"sums(z_x[0], {'zeros' if norm else f'{n}_b[0]'}, &{n}_W[0][0][0], x, {G} * {H}, {part.I});",
-        f"sums(z[0], {'zeros' if norm else 'z_x[0]'}, &{n}_U[0][0][0], h, {G} * {H}, {part.R});",
+        f"sums(z_x[0], {first}, &{n}_W[0][0][0], x, {G} * {H}, {part.I});",
+        f"sums(z[0], {second}, &{n}_U[0][0][0], h, {G} * {H}, {part.R});",
     ]
     if norm:
         lines += [f"normalize({z}[0], {G}, {H});" for z in ("z_x", "z")]

@@ -1,16 +1,17 @@
 """Input and output for the self-test of an exported file: what Python computes, to the bit.
 
-Decision: recurrent layers run on the scalar kernels, whatever this CPU has; linear maps, whose order
-of sums NumPy leaves to a BLAS, are summed here in the order of the exported file.
+Decision: recurrent layers run on the scalar kernels, whatever this CPU has; linear maps, whose
+order of sums NumPy leaves to a BLAS, are summed here in the order of the exported file.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._core.calls import make_weights, run_forward
-from fastlstm.export._network import Dense, Network, Part, Recurrence
+from fastlstm.export._network import Dense, Network, Part
+from fastlstm.export._weights import to_bfloat16
 from fastlstm.reference._activations import function
 
 STEPS = 8
@@ -23,27 +24,35 @@ class Golden(NamedTuple):
     y: NDArray  # (T, J)
 
 
-def golden(network: Network, seed: int = 0) -> Golden:
-    """Return a random sequence and the network's output of it."""
-    rng = np.random.default_rng(seed)
+def golden(network: Network, bfloat16: bool) -> Golden:
+    """Return a random sequence and the network's output of it, with weights as they are stored."""
+    rng = np.random.default_rng(0)
     x = rng.standard_normal((STEPS, network.input_size)).astype(network.dtype)
     y = x
     for group in network.groups:
-        y = np.concatenate([_output(part, y) for part in group], axis=1)
+        y = np.concatenate([_output(part, y, bfloat16) for part in group], axis=1)
     return Golden(x, y)
 
 
-def _output(part: Part, x: NDArray) -> NDArray:
-    return _of_dense(part, x) if isinstance(part, Dense) else _of_recurrence(part, x)
+def _output(part: Part, x: NDArray, bfloat16: bool) -> NDArray:
+    of_part = _of_dense if isinstance(part, Dense) else _of_recurrence
+    return of_part(part, x, stored if bfloat16 else np.asarray)
 
 
-def _of_recurrence(part: Recurrence, x: NDArray) -> NDArray:
+def stored(weights: NDArray) -> NDArray:
+    """Return weights as bfloat16 holds them."""
+    return (to_bfloat16(weights).astype(np.uint32) << 16).view(np.float32)
+
+
+def _of_recurrence(part: Any, x: NDArray, kept: Any) -> NDArray:
     layer = part.layer
+    matrices = ("w_ih", "w_hh", "w_proj")
+    arrays = {n: kept(a) if n in matrices else a for n, a in part.arrays.items()}
     weights = make_weights(
         layer._core,
         layer.cell,
         isa="scalar",
-        **{"b": None, **part.arrays, **layer._cell_options},
+        **{"b": None, **arrays, **layer._cell_options},
     )
     y = np.empty((len(x), 1, part.R), x.dtype)
     h = np.zeros((1, part.R), x.dtype)
@@ -63,8 +72,8 @@ def _of_recurrence(part: Recurrence, x: NDArray) -> NDArray:
     return y[:, 0]
 
 
-def _of_dense(part: Dense, x: NDArray) -> NDArray:
-    weight, bias = part.layer.params["weight"], part.layer.params.get("bias")
+def _of_dense(part: Any, x: NDArray, kept: Any) -> NDArray:
+    weight, bias = kept(part.layer.params["weight"]), part.layer.params.get("bias")
     y = np.zeros((len(x), len(weight)), x.dtype)
     if bias is not None:
         y += bias

@@ -16,7 +16,7 @@ import numpy as np
 from fastlstm._version import __version__
 from fastlstm.export._cells import LANES, call_of, step_of
 from fastlstm.export._golden import Golden
-from fastlstm.export._network import Network
+from fastlstm.export._network import Network, Recurrence
 from fastlstm.export._vectors import (
     BFLOAT16,
     EXP,
@@ -27,7 +27,7 @@ from fastlstm.export._vectors import (
     TYPES,
     UNROLLING,
 )
-from fastlstm.export._weights import constants_of, text_of
+from fastlstm.export._weights import Constant, constants_of, text_of
 
 # macros of gcc and clang, and the bytes of the vectors that they tell of
 TARGETS = (
@@ -53,7 +53,7 @@ class Files(NamedTuple):
     source: str
 
 
-def write(network: Network, name: str, golden: Golden, *, bfloat16: bool) -> Files:
+def write(network: Network, name: str, header: str, golden: Golden, *, bfloat16: bool) -> Files:
     """Return the text of both files; names in the source are without prefix."""
     real = "double" if network.dtype == np.float64 else "float"
     steps = "\n".join(step_of(part) for part in network.parts)
@@ -61,7 +61,7 @@ def write(network: Network, name: str, golden: Golden, *, bfloat16: bool) -> Fil
     weights = "\n".join(text_of(c, real, bfloat16) for c in constants)
     source = "\n".join(
         [
-            _introduction(network, name),
+            _introduction(network, name, header),
             _lanes(network, real, name),
             _functions(steps, real, has_lanes=_most_lanes(network, real) > 1, bfloat16=bfloat16),
             weights,
@@ -83,7 +83,7 @@ def joined(files: Files, name: str) -> str:
     own -= {name for name in own if name.startswith(f"{name}_")}
     source = re.sub(r"\b(?:" + "|".join(sorted(own)) + r")\b", rf"{name}_\g<0>", files.source)
     source = source.replace(f"{name}_LANES", f"{upper}_LANES")
-    source = source.replace(f'#include "{name}.h"\n', "")
+    source = re.sub(r'#include ".*"\n', "", source, count=1)
     return f"{files.header}\n#ifdef {upper}_IMPLEMENTATION\n\n{source}\n#endif\n"
 
 
@@ -105,7 +105,7 @@ def _finished(text: str, real: str) -> str:
 # --- parts of the source --------------------------------------------------------------------------
 
 
-def _introduction(network: Network, name: str) -> str:
+def _introduction(network: Network, name: str, header: str) -> str:
     upper = name.upper()
     layers = "\n".join(f" *   {line}" for line in network.description)
     return f"""\
@@ -114,7 +114,7 @@ def _introduction(network: Network, name: str) -> str:
 {layers}
  *
  * C99 and C++17, of one thread or many: no memory is allocated, nothing is global but constants.
- * {name}.h says how it is called.
+ * {header} says how it is called.
  *
  * Sums are products and sums one after the other, in a fixed order. Compiled with
  * -ffp-contract=off (which is what -std=c99 does in gcc) they are rounded as they are written, and
@@ -122,7 +122,7 @@ def _introduction(network: Network, name: str) -> str:
  * with IEEE arithmetic. With -ffp-contract=fast, and a target that has fma, it is faster and within
  * 2e-6. {upper}_TEST adds a main that compares with Python's results.
  */
-#include "{name}.h"
+#include "{header}"
 
 #include <float.h>
 #include <stdint.h>
@@ -150,8 +150,8 @@ def _lanes(network: Network, real: str, name: str) -> str:
         return f"#define LANES 1\n\n{SUMS}"
     macro = f"{name.upper()}_LANES"
     lines = [
-        "/* Hidden units at once: a vector of gcc and clang, no longer than the smallest layer. To choose",
-        f" * otherwise, define {macro}: 1 for plain C. */",
+        "/* Hidden units at once: a vector of gcc and clang, no longer than the smallest layer.",
+        f" * To choose otherwise, define {macro}: 1 for plain C. */",
         f"#if defined({macro})",
         f"#define LANES {macro}",
     ]
@@ -206,27 +206,22 @@ def _zeros(network: Network, steps: str) -> str:
 # --- what the user calls --------------------------------------------------------------------------
 
 
-def _state_fields(network: Network) -> list[str]:
-    return [
-        f"real {part.name}_{letter}[{part.R if letter == 'h' else part.H}];"
+def _fields(network: Network) -> str:
+    return "\n".join(
+        f"    real {part.name}_{letter}[{part.R if letter == 'h' else part.H}];"
         for part in network.recurrences
         for letter in part.cell.states
-    ]
+    )
 
 
 def _header(network: Network, name: str) -> str:
     upper = name.upper()
-    fields = "\n".join(f"    {field}" for field in _state_fields(network))
-    layers = ", ".join(network.description)
+    usage, functions = _of_steps(network, name) if network.streams else _of_whole(network, name)
     return f"""\
-/* {name}: {layers}. Written by fastlstm {__version__}.
+/* {name}: {", ".join(network.description)}.
+ * Written by fastlstm {__version__}.
  *
- *     {name}_state state;
- *     {name}_reset(&state);
- *     {name}_step(&state, x, y);      // again and again: one time step each
- *
- * x ({upper}_INPUT_SIZE,) in, y ({upper}_OUTPUT_SIZE,) out; they may not overlap. A state belongs to one
- * sequence and may be copied; any number of threads may run states of their own.
+{usage}
  */
 #ifndef {upper}_H
 #define {upper}_H
@@ -241,18 +236,10 @@ extern "C" {{
 #define {upper}_OUTPUT_SIZE {network.output_size}
 
 typedef struct {{
-{fields}
+{_fields(network)}
 }} {name}_state;
 
-/* The state before a sequence: zero. */
-void {name}_reset({name}_state *state);
-
-/* One time step. */
-void {name}_step({name}_state *state, const real *x, real *y);
-
-/* T time steps: x (T, {upper}_INPUT_SIZE), y (T, {upper}_OUTPUT_SIZE). */
-void {name}_run({name}_state *state, const real *x, real *y, size_t T);
-
+{functions}
 #ifdef __cplusplus
 }}
 #endif
@@ -261,14 +248,63 @@ void {name}_run({name}_state *state, const real *x, real *y, size_t T);
 """
 
 
-def _public(network: Network, name: str) -> str:
+def _of_steps(network: Network, name: str) -> tuple[str, str]:
+    """Return the header's usage and functions of a network that goes step by step."""
     upper = name.upper()
-    lines, x = [], "x"
-    buffers = []
-    for k, group in enumerate(network.groups):
+    usage = f"""\
+ *     {name}_state state;
+ *     {name}_reset(&state);
+ *     {name}_step(&state, x, y);      again and again: one time step each
+ *
+ * x ({upper}_INPUT_SIZE,) in, y ({upper}_OUTPUT_SIZE,) out; they may not overlap. A state belongs
+ * to one sequence and may be copied; any number of threads may run states of their own."""
+    functions = f"""\
+/* The state before a sequence: zero. */
+void {name}_reset({name}_state *state);
+
+/* One time step. */
+void {name}_step({name}_state *state, const real *x, real *y);
+
+/* T time steps: x (T, {upper}_INPUT_SIZE), y (T, {upper}_OUTPUT_SIZE). */
+void {name}_run({name}_state *state, const real *x, real *y, size_t T);
+"""
+    return usage, functions
+
+
+def _of_whole(network: Network, name: str) -> tuple[str, str]:
+    """Return the same of a network that reads from the end too."""
+    upper = name.upper()
+    buffers = min(len(network.groups) - 1, 2)
+    usage = f"""\
+ *     {name}_run(x, y, work, T);
+ *
+ * A whole sequence at once, since some layers read it from its end. Any number of threads may do
+ * so, each with its own work."""
+    functions = f"""\
+/* Numbers that `work` has room for. */
+#define {upper}_WORK(T) ((size_t)(T) * {buffers * _widest(network)})
+
+/* T time steps: x (T, {upper}_INPUT_SIZE), y (T, {upper}_OUTPUT_SIZE); they may not overlap. */
+void {name}_run(const real *x, real *y, real *work, size_t T);
+"""
+    return usage, functions
+
+
+def _widest(network: Network) -> int:
+    """Return how many numbers of a step go from one layer to the next, at most."""
+    widths = [sum(part.output_size for part in group) for group in network.groups[:-1]]
+    return max(widths, default=0)
+
+
+def _public(network: Network, name: str) -> str:
+    if not network.streams:
+        return _public_whole(network, name)
+    upper = name.upper()
+    lines, buffers, x = [], [], "x"
+    for group in network.groups:
         (part,) = group
-        last = k == len(network.groups) - 1
-        if part in network.recurrences:
+        last = group is network.groups[-1]
+        if isinstance(part, Recurrence):
             lines.append(call_of(part, x, "", "state->"))
             x = f"state->{part.name}_h"
             if last:
@@ -277,14 +313,11 @@ def _public(network: Network, name: str) -> str:
             y = "y" if last else f"{part.name}_y"
             if not last:
                 buffers.append(f"real {y}[{part.output_size}];")
-            lines.append(call_of(part, x, y, "state->"))
+            lines.append(call_of(part, x, y, ""))
             x = y
     body = "\n".join(f"    {line}" for line in [*buffers, *lines])
     return f"""\
-void {name}_reset({name}_state *state)
-{{
-    memset(state, 0, sizeof *state);
-}}
+void {name}_reset({name}_state *state) {{ memset(state, 0, sizeof *state); }}
 
 void {name}_step({name}_state *state, const real *x, real *y)
 {{
@@ -299,14 +332,54 @@ void {name}_run({name}_state *state, const real *x, real *y, size_t T)
 """
 
 
+def _public_whole(network: Network, name: str) -> str:
+    """Return `run` layer by layer, each over all steps, in the order in which it reads them."""
+    lines = [f"{name}_state state;", "memset(&state, 0, sizeof state);"]
+    if len(network.groups) == 1:
+        lines.append("(void)work;")
+    source, width = "x", network.input_size
+    for k, group in enumerate(network.groups):
+        out_width = sum(part.output_size for part in group)
+        target = "y"
+        if k < len(network.groups) - 1:
+            target = "work" if k % 2 == 0 else f"(work + T * {_widest(network)})"
+        offset = 0
+        for part in group:
+            x = f"&{source}[t * {width}]"
+            y = f"&{target}[t * {out_width}{f' + {offset}' if offset else ''}]"
+            body = [call_of(part, x, y, "state.")]
+            loop = "for (size_t t = 0; t < T; t++) {"
+            if isinstance(part, Recurrence):
+                h = f"state.{part.name}_h"
+                body.append(f"memcpy({y}, {h}, sizeof {h});")
+                if part.from_end:
+                    loop = "for (size_t t = T; t-- > 0;) {"
+            lines += [loop, *(f"    {line}" for line in body), "}"]
+            offset += part.output_size
+        source, width = target, out_width
+    body_text = "\n".join(f"    {line}" for line in lines)
+    return f"""\
+void {name}_run(const real *x, real *y, real *work, size_t T)
+{{
+{body_text}
+}}
+"""
+
+
 def _self_test(network: Network, name: str, golden: Golden, real: str) -> str:
     upper = name.upper()
     T = len(golden.x)
     tolerance = "2e-6" if real == "float" else "1e-12"
-    from fastlstm.export._weights import Constant
-
-    x = text_of(Constant("golden_x", golden.x, False), real, False)
-    y = text_of(Constant("golden_y", golden.y, False), real, False)
+    x, y = (
+        text_of(Constant(f"golden_{letter}", values, False), real, False)
+        for letter, values in zip("xy", golden, strict=True)
+    )
+    if network.streams:
+        memory = f"{name}_state state;"
+        run = f"{name}_reset(&state);\n    {name}_run(&state, &golden_x[0][0], &y[0][0], {T});"
+    else:
+        memory = f"real work[{upper}_WORK({T}) + 1];"
+        run = f"{name}_run(&golden_x[0][0], &y[0][0], work, {T});"
     return f"""\
 #ifdef {upper}_TEST
 #include <stdio.h>
@@ -316,12 +389,11 @@ def _self_test(network: Network, name: str, golden: Golden, real: str) -> str:
 {y}
 int main(void)
 {{
-    {name}_state state;
+    {memory}
     real y[{T}][{upper}_OUTPUT_SIZE];
     double largest = 0;
     unsigned same = 0;
-    {name}_reset(&state);
-    {name}_run(&state, &golden_x[0][0], &y[0][0], {T});
+    {run}
     for (size_t t = 0; t < {T}; t++)
         for (size_t j = 0; j < {upper}_OUTPUT_SIZE; j++) {{
             const double difference = (double)y[t][j] - (double)golden_y[t][j];

@@ -2,7 +2,7 @@
 
 Decisions:
 a) A function of C is an entry of `SNIPPETS`; a file gets those that it names, and what these name.
-b) `real` stands for the type of the network and `1.5_r` for a number of it; `_text` writes them out.
+b) `real` stands for the type of the network and `1.5_r` for a number of it, until `_text` ends.
 c) The polynomials are those of csrc/activations.h, in the same order of operations, with a product
    and a sum where there is fma: the arithmetic of csrc/simd/scalar.h. A test compares the numbers.
 d) Python leaves elu, softplus and scaled_tanh to libm, in double. Here there is no libm, but the
@@ -150,8 +150,8 @@ ALWAYS_INLINE void sums_at_once(real *z, const real *init, const weight *W, cons
 }
 """,
     "sums": """\
-/* z := init + W x. z, init (n,), W (K, n), x (K,). Each sum goes on in the order of k. The units are
- * divided evenly over as few rounds as there are registers for; the last round may overlap. */
+/* z := init + W x. z, init (n,), W (K, n), x (K,). Each sum goes on in the order of k. The units
+ * are divided evenly over as few rounds as there are registers for; the last may overlap. */
 ALWAYS_INLINE void sums(real *z, const real *init, const weight *W, const real *x,
                         const size_t n, const size_t K)
 {

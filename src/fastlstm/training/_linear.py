@@ -125,13 +125,14 @@ class Linear(Fixed):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "params"}
+        state = {name: value for name, value in vars(self).items() if name != "params"}
+        return state | {"activation": self.activation and shortest(self.activation)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         flat, *arguments = (
             state[name] for name in ("flat", "in_features", "out_features", "bias", "dtype")
         )
-        size = self._configure(*arguments, state.get("activation"))
+        size = self._configure(*arguments, activation=state.get("activation"))
         self._own(check_flat(flat, size, self.dtype))
 
     def __call__(self, x: ArrayLike) -> NDArray:
@@ -188,12 +189,12 @@ class Linear(Fixed):
         x, y = tape if isinstance(tape, tuple) else (tape, None)
         if not isinstance(x, np.ndarray) or (y is None) != (self.activation is None):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
-        dy = check_dtype("dy", dy, self.dtype)
+        dy = np.asarray(check_dtype("dy", dy, self.dtype))
         shape = (*x.shape[:-1], self.out_features)
         if dy.shape != shape:
             raise ValueError(f"dy: expected {shape}, got {dy.shape}")
         if self.activation is not None:
-            dy = dy * derivative(self.activation)(y).astype(self.dtype, copy=False)
+            dy = np.asarray(dy * derivative(self.activation)(y), self.dtype)
         flat = np.empty_like(self.flat)
         gradients = self._views(flat)
         rows = dy.reshape(-1, self.out_features)
