@@ -210,9 +210,7 @@ def _linear(config: Any, params: dict[str, NDArray]) -> Linear:
     for name, shape in {"weight": (J, K), "bias": (J,)}.items():
         if name in params and params[name].shape != shape:
             raise ValueError(f"{name}: expected {shape}, got {params[name].shape}")
-    linear._own(
-        np.concatenate([params[name].ravel() for name in ("weight", "bias") if name in params])
-    )
+    linear._own(np.concatenate([params[name].ravel() for name in sorted(names, reverse=True)]))
     return linear
 
 

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._core.calls import make_weights, run_forward
+from fastlstm._core.calls import CORES, make_weights, run_forward
 from fastlstm.export._network import Dense, Network, Part
 from fastlstm.export._weights import to_bfloat16
-from fastlstm.reference._activations import function
 
 STEPS = 8
 
@@ -48,28 +47,9 @@ def _of_recurrence(part: Any, x: NDArray, kept: Any) -> NDArray:
     layer = part.layer
     matrices = ("w_ih", "w_hh", "w_proj")
     arrays = {n: kept(a) if n in matrices else a for n, a in part.arrays.items()}
-    weights = make_weights(
-        layer._core,
-        layer.cell,
-        isa="scalar",
-        **{"b": None, **arrays, **layer._cell_options},
-    )
-    y = np.empty((len(x), 1, part.R), x.dtype)
-    h = np.zeros((1, part.R), x.dtype)
-    c = np.zeros((1, part.H), x.dtype) if part.cell.has_c else None
-    run_forward(
-        layer._core,
-        weights,
-        np.ascontiguousarray(x[:, np.newaxis]),
-        y,
-        masks=layer._masks(len(x), 1, False),
-        lengths=None,
-        reverse=part.from_end,
-        training=False,
-        initial=(None, None),
-        final=(h, c),
-    )
-    return y[:, 0]
+    weights = _scalar_weights(layer.cell, x.dtype, b=None, **arrays, **layer._cell_options)
+    masks = layer._masks(len(x), 1, False)
+    return _run(weights, part, x[:, np.newaxis], masks=masks, reverse=part.from_end)[:, 0]
 
 
 def _of_dense(part: Any, x: NDArray, kept: Any) -> NDArray:
@@ -79,4 +59,38 @@ def _of_dense(part: Any, x: NDArray, kept: Any) -> NDArray:
         y += bias
     for k in range(weight.shape[1]):
         y += x[:, k : k + 1] * weight[:, k]
-    return y if part.activation is None else function(part.activation)(y).astype(x.dtype)
+    if part.activation is None:
+        return y
+    # the kernels' activation: of a cell whose only input is z, and that feeds nothing back
+    one, none = np.eye(len(weight), dtype=x.dtype), np.zeros((len(weight),) * 2, x.dtype)
+    weights = _scalar_weights("rnn", x.dtype, one, none, activations=(part.activation,))
+    return _run(weights, None, y[np.newaxis])[0]
+
+
+def _scalar_weights(
+    cell: str, dtype: np.dtype, *arrays: NDArray, b: Any = None, **named: Any
+) -> Any:
+    return make_weights(CORES[dtype], cell, *arrays, b=b, isa="scalar", **named)
+
+
+def _run(
+    weights: Any, part: Any, x: NDArray, *, masks: Any = None, reverse: bool = False
+) -> NDArray:
+    """Return the outputs (T, B, R) of packed weights, from a state of zero."""
+    T, B, I = x.shape
+    R, H = (I, I) if part is None else (part.R, part.H)
+    y = np.empty((T, B, R), x.dtype)
+    c = np.zeros((B, H), x.dtype) if part is not None and part.cell.has_c else None
+    run_forward(
+        CORES[x.dtype],
+        weights,
+        np.ascontiguousarray(x),
+        y,
+        masks=masks,
+        lengths=None,
+        reverse=reverse,
+        training=False,
+        initial=(None, None),
+        final=(np.zeros((B, R), x.dtype), c),
+    )
+    return y

@@ -84,7 +84,7 @@ def joined(files: Files, name: str) -> str:
     source = re.sub(r"\b(?:" + "|".join(sorted(own)) + r")\b", rf"{name}_\g<0>", files.source)
     source = source.replace(f"{name}_LANES", f"{upper}_LANES")
     source = re.sub(r'#include ".*"\n', "", source, count=1)
-    return f"{files.header}\n#ifdef {upper}_IMPLEMENTATION\n\n{source}\n#endif\n"
+    return f"{files.header}\n#if defined({upper}_IMPLEMENTATION) && !defined({upper}_IMPLEMENTED)\n#define {upper}_IMPLEMENTED\n\n{source}\n#endif\n"
 
 
 def _finished(text: str, real: str) -> str:

@@ -129,11 +129,9 @@ class Linear(Fixed):
         return state | {"activation": self.activation and shortest(self.activation)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        flat, *arguments = (
-            state[name] for name in ("flat", "in_features", "out_features", "bias", "dtype")
-        )
-        size = self._configure(*arguments, activation=state.get("activation"))
-        self._own(check_flat(flat, size, self.dtype))
+        given = (state[name] for name in ("in_features", "out_features", "bias", "dtype"))
+        size = self._configure(*given, state.get("activation"))  # type: ignore[call-arg]
+        self._own(check_flat(state["flat"], size, self.dtype))
 
     def __call__(self, x: ArrayLike) -> NDArray:
         """Return y (..., out_features) of x (..., in_features).
