@@ -305,7 +305,7 @@ def test_bad_arguments(tmp_path):
     broken = fastlstm.GRU(3, 4)
     broken.flat[0] = np.nan
     for network, error, message in (
-        ("gru", TypeError, "network: expected layers, a sequence"),
+        ("gru", TypeError, "network: expected layers or a sequence"),
         ([], TypeError, "network: expected layers"),
         ([gru, 3], TypeError, r"network\[1\]: expected LSTM, GRU, RNN or Linear, got int"),
         ([gru, Linear(3, 1)], ValueError, r"network\[1\]: expected an input of 4"),

@@ -42,10 +42,10 @@ def c(
     path : path-like
         Of the source, ``model.c``, or of the single header, ``model.h``. What it ends in does not
         matter to us: ``model.cpp`` is fine too.
-    network : layer, sequence of layers, or fitted estimator
+    network : layer or sequence of layers
         `LSTM`, `GRU` and `RNN` with all their options, and `Linear`, each reading what the one
         before puts out; at least one is recurrent. Dropout and zoneout are as in a call: none, and
-        their expectation. An `LSTMClassifier` or `LSTMRegressor` brings its scaling.
+        their expectation.
     name : str, optional
         What the names of functions and types begin with, in lower case; by default, that of the
         file.

@@ -47,7 +47,7 @@ def _of_recurrence(part: Any, x: NDArray, kept: Any) -> NDArray:
     layer = part.layer
     matrices = ("w_ih", "w_hh", "w_proj")
     arrays = {n: kept(a) if n in matrices else a for n, a in part.arrays.items()}
-    weights = _scalar_weights(layer.cell, x.dtype, b=None, **arrays, **layer._cell_options)
+    weights = _scalar_weights(layer.cell, x.dtype, **arrays, **layer._cell_options)
     masks = layer._masks(len(x), 1, False)
     return _run(weights, part, x[:, np.newaxis], masks=masks, reverse=part.from_end)[:, 0]
 
@@ -63,14 +63,14 @@ def _of_dense(part: Any, x: NDArray, kept: Any) -> NDArray:
         return y
     # the kernels' activation: of a cell whose only input is z, and that feeds nothing back
     one, none = np.eye(len(weight), dtype=x.dtype), np.zeros((len(weight),) * 2, x.dtype)
-    weights = _scalar_weights("rnn", x.dtype, one, none, activations=(part.activation,))
+    named = {"w_ih": one, "w_hh": none, "activations": (part.activation,)}
+    weights = _scalar_weights("rnn", x.dtype, **named)
     return _run(weights, None, y[np.newaxis])[0]
 
 
-def _scalar_weights(
-    cell: str, dtype: np.dtype, *arrays: NDArray, b: Any = None, **named: Any
-) -> Any:
-    return make_weights(CORES[dtype], cell, *arrays, b=b, isa="scalar", **named)
+def _scalar_weights(cell: str, dtype: np.dtype, **given: Any) -> Any:
+    """Return weights packed for the scalar kernels; there need be no bias."""
+    return make_weights(CORES[dtype], cell, **{"b": None, "isa": "scalar", **given})
 
 
 def _run(

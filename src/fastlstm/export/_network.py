@@ -116,8 +116,7 @@ def take_apart(network: Any) -> Network:
     layers = [network] if isinstance(network, Recurrent | Linear) else network
     if not isinstance(layers, Sequence) or isinstance(layers, str | bytes) or not layers:
         raise TypeError(
-            f"network: expected layers, a sequence of them or an estimator, "
-            f"got {type(network).__name__}"
+            f"network: expected layers or a sequence of them, got {type(network).__name__}"
         )
     groups: list[list[Part]] = []
     width = dtype = None

@@ -79,12 +79,16 @@ def joined(files: Files, name: str) -> str:
     upper = name.upper()
     own = {"LANES"} | set(re.findall(r"\b(?:vec|lane|wide)_\w+|\bvec\b", files.source))
     own |= {"SUMS", "UNROLL", "ALWAYS_INLINE", "weight"}
-    own |= set(re.findall(r"^static [^(\[=]*?\b(\w+)[(\[]", files.source, re.MULTILINE))
+    own |= set(
+        re.findall(r"^(?:static|ALWAYS_INLINE) [^(\[=]*?\b(\w+)[(\[]", files.source, re.MULTILINE)
+    )
     own -= {name for name in own if name.startswith(f"{name}_")}
     source = re.sub(r"\b(?:" + "|".join(sorted(own)) + r")\b", rf"{name}_\g<0>", files.source)
     source = source.replace(f"{name}_LANES", f"{upper}_LANES")
     source = re.sub(r'#include ".*"\n', "", source, count=1)
-    return f"{files.header}\n#if defined({upper}_IMPLEMENTATION) && !defined({upper}_IMPLEMENTED)\n#define {upper}_IMPLEMENTED\n\n{source}\n#endif\n"
+    once = f"#if defined({upper}_IMPLEMENTATION) && !defined({upper}_IMPLEMENTED)"
+    once += f"\n#define {upper}_IMPLEMENTED"
+    return f"{files.header}\n{once}\n\n{source}\n#endif\n"
 
 
 def _finished(text: str, real: str) -> str:
