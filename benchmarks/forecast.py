@@ -118,6 +118,20 @@ def lstm(series: Series, seeds: int, settings: dict[str, Any]) -> list[float]:
     ]
 
 
+def coverage(series: Series, seeds: int, settings: dict[str, Any]) -> float:
+    """Return the part of the values within the forecaster's interval of 80 %."""
+    values, inside = series.read(), []
+    for seed in range(seeds):
+        for origin in origins_of(series, values):
+            model = LSTMForecaster(
+                series.horizon, random_state=seed, quantiles=(0.1, 0.5, 0.9), **settings
+            ).fit(values[:origin])
+            low, _, high = model.forecast_quantiles().T
+            actual = values[origin : origin + series.horizon]
+            inside.append((low <= actual) & (actual <= high))
+    return float(np.mean(inside))
+
+
 def row(series: Series, simple: dict[str, float], ours: list[float]) -> str:
     """Return a line of the table."""
     cells = [f"{simple[name]:.3g}" if name in simple else "-" for name in METHODS]
@@ -135,6 +149,7 @@ def main() -> None:
         "--set", type=json.loads, default={}, metavar="JSON", help="settings of LSTMForecaster"
     )
     parser.add_argument("--cache", type=Path, help="keep errors of the other methods in this file")
+    parser.add_argument("--coverage", action="store_true", help="of intervals of 80 %% instead")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # statsmodels: of optimisers that did not converge
     cache = {}
@@ -145,6 +160,12 @@ def main() -> None:
         for s in GROUPS[arguments.group]
         if not arguments.only or any(part in s.name for part in arguments.only)
     ]
+    if arguments.coverage:
+        parts = [coverage(series, arguments.seeds, arguments.set) for series in chosen]
+        for series, part in zip(chosen, parts, strict=True):
+            print(f"| {series.name} | {part:.0%} |")
+        print(f"\nMean: {np.mean(parts):.1%}")
+        return
     print("| " + " | ".join(["series", *METHODS, "LSTMForecaster"]) + " |")
     print("|---" * (len(METHODS) + 2) + "|")
     better, not_worse, seconds = 0, 0, 0.0

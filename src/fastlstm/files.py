@@ -5,7 +5,8 @@ Needs safetensors (``pip install 'fastlstm[safetensors]'``).
 Decisions:
 a) The tensors are `params` under their names, so that any reader of safetensors finds them. The
    metadata has one entry, ``fastlstm``: JSON with the version of this layout, the cell and the
-   arguments of its constructor. Nothing in a file is ever executed.
+   arguments of its constructor. Nothing in a file is ever executed. What is stored of an estimator
+   is said in `estimators._stored`.
 b) Whoever looks finds the old file or the new one, see `_args.atomic_write`.
 c) The file is read, not mapped to memory: one that shrinks meanwhile is an error, not a SIGBUS.
 d) Whatever is wrong within a file is a ValueError that begins with the path. That it cannot be
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from fastlstm._args.atomic_write import atomic_write
 from fastlstm._layers.from_params import assemble
 from fastlstm._layers.recurrent import Recurrent
-from fastlstm.layers import CELLS, GRU, LSTM, RNN
+from fastlstm.layers import CELLS
 
 try:
     from safetensors import SafetensorError, safe_open
@@ -40,12 +41,13 @@ NEEDED = {"input_size", "hidden_size", "num_layers"}  # all else has defaults
 LONGEST = 1000  # characters of a message, which may quote the file
 
 
-def save(layer: Recurrent, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write a layer to a safetensors file.
+def save(layer: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a layer, or a fitted estimator, to a safetensors file.
 
     Parameters
     ----------
-    layer : LSTM, GRU or RNN
+    layer : LSTM, GRU or RNN, LSTMClassifier, LSTMRegressor or LSTMForecaster
+        Of an estimator all but the optimiser's moments, a callback and the index of pandas.
     path : path-like
         A symbolic link stays, and leads to the new file.
     overwrite : bool
@@ -68,6 +70,13 @@ def save(layer: Recurrent, path: str | os.PathLike[str], *, overwrite: bool = Fa
     ...     load(f"{directory}/gru.safetensors")
     GRU(3, 8, num_layers=2)
     """
+    if type(layer).__module__.startswith("fastlstm.estimators."):
+        from fastlstm.estimators._stored import to_store
+
+        about, arrays = to_store(layer)
+        with atomic_write(path, overwrite=overwrite) as file:
+            file.write(to_bytes(arrays, {"fastlstm": json.dumps({"version": VERSION} | about)}))
+        return
     if not isinstance(layer, Recurrent):
         raise TypeError(f"layer: expected LSTM, GRU or RNN, got {type(layer).__name__}")
     about = {"version": VERSION, "cell": layer.cell, "config": layer._config()}
@@ -75,10 +84,8 @@ def save(layer: Recurrent, path: str | os.PathLike[str], *, overwrite: bool = Fa
         file.write(to_bytes(layer.params, {"fastlstm": json.dumps(about)}))
 
 
-def load(
-    path: str | os.PathLike[str], *, rng: np.random.Generator | int | None = None
-) -> LSTM | GRU | RNN:
-    """Return the layer that `save` wrote.
+def load(path: str | os.PathLike[str], *, rng: np.random.Generator | int | None = None) -> Any:
+    """Return the layer or estimator that `save` wrote.
 
     Parameters
     ----------
@@ -88,7 +95,7 @@ def load(
 
     Returns
     -------
-    LSTM, GRU or RNN
+    LSTM, GRU or RNN, or an estimator
         As it was, to the bit.
 
     Raises
@@ -102,10 +109,22 @@ def load(
     path, rng = os.fspath(path), np.random.default_rng(rng)
     try:
         about, params = _read(path)
+        told = json.loads(about)
+        if isinstance(told, dict) and told.get("version") == VERSION and "estimator" in told:
+            return _estimator(told, params)
         cell, config = _check_about(about)
         return assemble(cell, params, config | {"rng": rng})
     except (SafetensorError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path}: {str(error)[:LONGEST]}") from error
+
+
+def _estimator(about: dict[str, Any], arrays: dict[str, NDArray]) -> Any:
+    from fastlstm.estimators._stored import from_store
+
+    try:
+        return from_store(about, arrays)
+    except (AttributeError, KeyError) as error:
+        raise ValueError(f"estimator: {type(error).__name__}: {error}") from error
 
 
 def _read(path: str) -> tuple[str, dict[str, NDArray]]:

@@ -44,11 +44,13 @@ def period_of(y: NDArray) -> int:
 
     The first of the peaks that are nearly as high as the highest, if that is significant.
     """
+    if len(y) < 13:
+        return 1
     d = np.diff(y)
-    d = d - d.mean()
+    d -= d.mean()
     n = len(d)
     longest = min(len(y) // 3, LONGEST_PERIOD)
-    if n < 12 or not d.any():
+    if not d.any():
         return 1
     spectrum = np.fft.rfft(d, 2 * n)
     r = np.fft.irfft(spectrum * spectrum.conj())[: longest + 2]
@@ -78,7 +80,7 @@ class Autoregression:
     """An autoregression of the least AICc; with no lags the mean."""
 
     def __init__(self, y: NDArray) -> None:
-        self.mean = y.mean()
+        self.mean = float(y.mean()) if len(y) else 0.0
         self.weights = np.empty(0)  # of the last steps, oldest first
         most = min(ORDER, len(y) // 8)
         if most < 1:
@@ -98,7 +100,8 @@ class Autoregression:
             x = lags[:, :order]
             square = x.T @ x
             ridge = RIDGE * np.trace(square) / order + 1e-300
-            self.weights = np.linalg.solve(square + ridge * np.eye(order), x.T @ target)[::-1]
+            weights = np.linalg.solve(square + ridge * np.eye(order), x.T @ target)
+            self.weights = weights[::-1].copy()  # contiguous: the same bits when loaded
 
     def forecast(self, past: NDArray, horizon: int) -> NDArray:
         """Return the next steps (n, horizon) of n series (n, rows)."""
@@ -158,7 +161,7 @@ class Mean(Zero):
     """What is left is its mean."""
 
     def __init__(self, y: NDArray) -> None:
-        self.mean = y.mean()
+        self.mean = float(y.mean()) if len(y) else 0.0
 
     def forecast(self, past: NDArray, horizon: int) -> NDArray:
         """Return the mean."""
@@ -261,6 +264,9 @@ class Baseline:
         T = len(y)
         horizon = min(self.horizon, max(1, T // 6))
         first = max(T // 2, 2 * self.period + 1, 3)
+        if first > T - horizon:  # too short for a trial: the first, the naive forecast
+            step = np.abs(np.diff(y)).mean() if T > 1 else 0.0
+            return np.eye(len(pool))[0], np.full((1, 1), step)
         starts = np.unique(np.linspace(first, T - horizon + 1, FOLDS + 1).astype(int))
         residuals = []  # of each fold, (members, origins, horizon)
         for start, end in pairwise(starts):
@@ -269,11 +275,6 @@ class Baseline:
             past, actual = windows[:, :rows], windows[:, rows:]
             members = [Member(kind, y[:start], self.period) for kind in pool]
             residuals.append(np.stack([actual - m.forecast(past, horizon) for m in members]))
-        if first > T - horizon or not residuals:
-            naive = np.abs(np.diff(y)).mean() if T > 1 else 0.0
-            weights = np.zeros(len(pool))
-            weights[0] = 1
-            return weights, np.full((1, 1), naive)
         together = np.concatenate(residuals, axis=1)
         errors = np.abs(together).mean(axis=(1, 2))
         errors = np.maximum(errors, 1e-9 * np.abs(y).max() + 1e-300)
