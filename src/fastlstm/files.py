@@ -6,7 +6,8 @@ Decisions:
 a) The tensors are `params` under their names, so that any reader of safetensors finds them. The
    metadata has one entry, ``fastlstm``: JSON with the version of this layout, the cell and the
    arguments of its constructor. Nothing in a file is ever executed. A network has a list of such
-   layers instead, and the names of tensors begin with the place of theirs: ``0.weight_ih_l0``.
+   layers instead, and the names of tensors begin with the place of theirs: ``0.weight_ih_l0``. What
+   is stored of an estimator is said in `estimators._stored`.
 b) Whoever looks finds the old file or the new one, see `_args.atomic_write`.
 c) The file is read, not mapped to memory: one that shrinks meanwhile is an error, not a SIGBUS.
 d) Whatever is wrong within a file is a ValueError that begins with the path. That it cannot be
@@ -49,14 +50,13 @@ LINEAR = {"in_features", "out_features", "bias", "activation"}  # the arguments 
 Layer = Recurrent | Linear
 
 
-def save(
-    layer: Layer | Sequence[Layer], path: str | os.PathLike[str], *, overwrite: bool = False
-) -> None:
-    """Write a layer, or a network of them, to a safetensors file.
+def save(layer: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a layer, a network of them, or a fitted estimator to a safetensors file.
 
     Parameters
     ----------
-    layer : LSTM, GRU, RNN or Linear, or a sequence of them
+    layer : LSTM, GRU, RNN or Linear, a sequence of them, or an estimator
+        Of an estimator all but the optimiser's moments, a callback and the index of pandas.
     path : path-like
         A symbolic link stays, and leads to the new file.
     overwrite : bool
@@ -81,7 +81,12 @@ def save(
     """
     about: dict[str, Any] = {"version": VERSION}
     params: dict[str, NDArray] = {}
-    if isinstance(layer, list | tuple):
+    if type(layer).__module__.startswith("fastlstm.estimators."):
+        from fastlstm.estimators._stored import to_store
+
+        stored, params = to_store(layer)
+        about |= stored
+    elif isinstance(layer, list | tuple):
         if not layer:
             raise ValueError("layer: expected at least one, got none")
         about["network"] = [_about(f"layer[{k}]", each) for k, each in enumerate(layer)]
@@ -89,7 +94,7 @@ def save(
             params |= {f"{k}.{name}": array for name, array in each.params.items()}
     else:
         about |= _about("layer", layer)
-        params = dict(layer.params)  # type: ignore[union-attr]
+        params = dict(layer.params)
     with atomic_write(path, overwrite=overwrite) as file:
         file.write(to_bytes(params, {"fastlstm": json.dumps(about)}))
 
@@ -107,7 +112,7 @@ def _about(name: str, layer: Any) -> dict[str, Any]:
 
 
 def load(path: str | os.PathLike[str], *, rng: np.random.Generator | int | None = None) -> Any:
-    """Return the layer or network that `save` wrote.
+    """Return the layer, network or estimator that `save` wrote.
 
     Parameters
     ----------
@@ -117,7 +122,7 @@ def load(path: str | os.PathLike[str], *, rng: np.random.Generator | int | None 
 
     Returns
     -------
-    LSTM, GRU, RNN or Linear, or a list of them
+    LSTM, GRU, RNN or Linear, a list of them, or an estimator
         As it was, to the bit.
 
     Raises
@@ -161,9 +166,9 @@ def _check_version(text: str) -> dict[str, Any]:
     return about
 
 
-def _assembled(
-    about: dict[str, Any], params: dict[str, NDArray], rng: np.random.Generator
-) -> Layer | list[Layer]:
+def _assembled(about: dict[str, Any], params: dict[str, NDArray], rng: np.random.Generator) -> Any:
+    if "estimator" in about:
+        return _estimator(about, params)
     if "network" not in about:
         return _layer(about, params, rng)
     network = about["network"]
@@ -228,3 +233,12 @@ def _check_about(about: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         if isinstance(plain[name], bool) and not isinstance(value, bool):
             raise ValueError(f"{name}: expected true or false, got {value!r}")
     return cell, config
+
+
+def _estimator(about: dict[str, Any], arrays: dict[str, NDArray]) -> Any:
+    from fastlstm.estimators._stored import from_store
+
+    try:
+        return from_store(about, arrays)
+    except (AttributeError, KeyError) as error:
+        raise ValueError(f"estimator: {type(error).__name__}: {error}") from error

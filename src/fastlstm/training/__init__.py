@@ -10,7 +10,7 @@ c) Formulas and defaults are PyTorch's, so that a recipe carries over with its s
 """
 
 from fastlstm.training._linear import Linear, LinearGradients
-from fastlstm.training._losses import cross_entropy_loss, mse_loss
+from fastlstm.training._losses import cross_entropy_loss, mse_loss, quantile_loss
 from fastlstm.training._optimizers import SGD, Adam, AdamW, HasFlat, clip_grad_norm
 from fastlstm.training._truncated import Window, gradient_flow, truncated_bptt
 
@@ -26,5 +26,6 @@ __all__ = [
     "cross_entropy_loss",
     "gradient_flow",
     "mse_loss",
+    "quantile_loss",
     "truncated_bptt",
 ]
