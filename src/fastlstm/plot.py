@@ -120,7 +120,7 @@ def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: "Axes | None" 
     Returns
     -------
     Axes
-        On a logarithmic scale: |dL/dh_t| as lines, |dL/dc_t| dashed, a colour for each name. What
+        On a logarithmic scale: the norm of dL/dh_t as lines, of dL/dc_t dashed, a colour for each name. What
         is 0 has no point.
 
     Raises
