@@ -120,8 +120,8 @@ def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: "Axes | None" 
     Returns
     -------
     Axes
-        On a logarithmic scale: the norm of dL/dh_t as lines, of dL/dc_t dashed, a colour for each name. What
-        is 0 has no point.
+        On a logarithmic scale: the norm of dL/dh_t as lines, of dL/dc_t dashed, a colour for each
+        name, for stacks of each layer. What is 0 has no point.
 
     Raises
     ------
@@ -143,13 +143,16 @@ def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: "Axes | None" 
     if not flows:
         raise ValueError("flows: expected at least one, got none")
     ax = _axes(ax, (8, 4.5))
-    for k, (label, flow) in enumerate(flows.items()):
+    lines: dict[tuple[str, str], str] = {}  # the colour of each layer of each network
+    for label, flow in flows.items():
         for name, norms in flow.items():
             medians = np.median(norms, axis=1)[::-1].astype(np.float64)
             medians[medians == 0] = np.nan
-            style = "--" if name == "c" else "-"
-            text = f"{label}, $|dL/d{name}_t|$"
-            ax.plot(medians, style, color=COLOURS[k % len(COLOURS)], linewidth=1.8, label=text)
+            part, _, layer = name.partition("_")
+            colour = lines.setdefault((label, layer), COLOURS[len(lines) % len(COLOURS)])
+            text = ", ".join(filter(None, (label, layer, f"$|dL/d{part}_t|$")))
+            style = "--" if part == "c" else "-"
+            ax.plot(medians, style, color=colour, linewidth=1.8, label=text)
     ax.set_yscale("log")
     ax.set_xlim(left=0)
     ax.set_xlabel("lag: steps before the loss")
