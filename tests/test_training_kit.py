@@ -46,7 +46,9 @@ class TestEmbedding:
         slopes = central_differences(
             lambda: float((embedding(indices) ** 2 * dy).sum()) / 2, embedding.flat
         )
-        assert_close(embedding.backward(indices, embedding(indices) * dy).flat, slopes, FINITE_DIFFERENCES)
+        assert_close(
+            embedding.backward(indices, embedding(indices) * dy).flat, slopes, FINITE_DIFFERENCES
+        )
 
     def test_against_pytorch(self, dtype, rng):
         torch = pytest.importorskip("torch")

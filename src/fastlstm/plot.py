@@ -4,6 +4,8 @@ They draw into Axes and return them; saving and showing are the caller's. Matplo
 when something is drawn (``pip install 'fastlstm[demo]'``).
 """
 
+from __future__ import annotations  # so that help() shows names
+
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +31,8 @@ def gates(
     *,
     layer: str = "l0",
     row: int = 0,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a trace over time: a band for each gate and state, in it a line of pixels per unit.
 
     Parameters
@@ -106,7 +108,7 @@ def gates(
     return ax
 
 
-def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: "Axes | None" = None) -> "Axes":
+def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: Axes | None = None) -> Axes:
     """Draw the size of gradients over the lag: how many steps before the loss they are taken.
 
     Parameters
@@ -164,7 +166,7 @@ def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: "Axes | None" 
     return ax
 
 
-def _axes(ax: "Axes | None", size: tuple[float, float]) -> Any:
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Any:
     if ax is not None:
         return ax
     try:

@@ -11,6 +11,8 @@ b) Backward, gradients are sums: over time, which the loop adds up, and over the
    product of the four dz side by side with U adds up.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,5 +1,7 @@
 """Dropout of single elements; that of whole features over time is an option of the layers."""
 
+from __future__ import annotations  # so that help() shows names
+
 from typing import NamedTuple
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The embedding: from integers, such as characters or categories, to vectors that are trained."""
 
+from __future__ import annotations  # so that help() shows names
+
 import math
 from typing import Any, NamedTuple
 

@@ -3,6 +3,8 @@
 The arithmetic is compiled, in ``_core/optimizers.pyx``.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol

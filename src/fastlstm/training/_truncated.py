@@ -10,6 +10,8 @@ c) The gradient at every step comes from the same two calls with segments of one
    is exact for every cell and variant, and nothing in the core exists for it alone.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
