@@ -16,7 +16,7 @@ d) Whatever is wrong within a file is a ValueError that begins with the path. Th
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np

@@ -4,6 +4,8 @@ They draw into Axes and return them; saving and showing are the caller's. Matplo
 when something is drawn (``pip install 'fastlstm[demo]'``).
 """
 
+from __future__ import annotations  # so that help() shows names
+
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +31,8 @@ def gates(
     *,
     layer: str = "l0",
     row: int = 0,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a trace over time: a band for each gate and state, in it a line of pixels per unit.
 
     Parameters
@@ -106,7 +108,7 @@ def gates(
     return ax
 
 
-def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: "Axes | None" = None) -> "Axes":
+def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: Axes | None = None) -> Axes:
     """Draw the size of gradients over the lag: how many steps before the loss they are taken.
 
     Parameters
@@ -120,8 +122,8 @@ def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: "Axes | None" 
     Returns
     -------
     Axes
-        On a logarithmic scale: |dL/dh_t| as lines, |dL/dc_t| dashed, a colour for each name. What
-        is 0 has no point.
+        On a logarithmic scale: the norm of dL/dh_t as lines, of dL/dc_t dashed, a colour for each
+        name, for stacks of each layer. What is 0 has no point.
 
     Raises
     ------
@@ -143,13 +145,16 @@ def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: "Axes | None" 
     if not flows:
         raise ValueError("flows: expected at least one, got none")
     ax = _axes(ax, (8, 4.5))
-    for k, (label, flow) in enumerate(flows.items()):
+    lines: dict[tuple[str, str], str] = {}  # the colour of each layer of each network
+    for label, flow in flows.items():
         for name, norms in flow.items():
             medians = np.median(norms, axis=1)[::-1].astype(np.float64)
             medians[medians == 0] = np.nan
-            style = "--" if name == "c" else "-"
-            text = f"{label}, $|dL/d{name}_t|$"
-            ax.plot(medians, style, color=COLOURS[k % len(COLOURS)], linewidth=1.8, label=text)
+            part, _, layer = name.partition("_")
+            colour = lines.setdefault((label, layer), COLOURS[len(lines) % len(COLOURS)])
+            text = ", ".join(filter(None, (label, layer, f"$|dL/d{part}_t|$")))
+            style = "--" if part == "c" else "-"
+            ax.plot(medians, style, color=colour, linewidth=1.8, label=text)
     ax.set_yscale("log")
     ax.set_xlim(left=0)
     ax.set_xlabel("lag: steps before the loss")
@@ -162,8 +167,8 @@ def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: "Axes | None" 
 
 
 def forecast(
-    past: Any, forecast: Any, *, quantiles: Any = None, actual: Any = None, ax: "Axes | None" = None
-) -> "Axes":
+    past: Any, forecast: Any, *, quantiles: Any = None, actual: Any = None, ax: Axes | None = None
+) -> Axes:
     """Draw a series, its forecast, and the interval between the outer quantiles.
 
     Parameters
@@ -230,7 +235,7 @@ def forecast(
     return ax
 
 
-def training_curve(estimator: Any, ax: "Axes | None" = None) -> "Axes":
+def training_curve(estimator: Any, ax: Axes | None = None) -> Axes:
     """Draw the losses of a fitted estimator over its epochs.
 
     Parameters
@@ -276,7 +281,7 @@ def training_curve(estimator: Any, ax: "Axes | None" = None) -> "Axes":
     return ax
 
 
-def _axes(ax: "Axes | None", size: tuple[float, float]) -> Any:
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Any:
     if ax is not None:
         return ax
     try:

@@ -13,6 +13,8 @@ e) The core trusts what it is given. So sizes, options and `params` are read-onl
    and the like, on which no memory depends, may be set, and are checked again.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -108,7 +110,7 @@ class Gradients(NamedTuple):
 class Tape(NamedTuple):
     """What a layer's backward call needs of its forward call."""
 
-    layer: "Recurrent"
+    layer: Recurrent
     directions: list[list[Any]]
     masks: list[NDArray | None]
     shape: tuple[int, int]

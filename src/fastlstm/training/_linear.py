@@ -1,5 +1,7 @@
 """The linear layer: from a hidden state to what is wanted."""
 
+from __future__ import annotations  # so that help() shows names
+
 import math
 from typing import Any, NamedTuple
 

@@ -1,5 +1,7 @@
 """Losses: each returns its value and its gradient."""
 
+from __future__ import annotations  # so that help() shows names
+
 import math
 
 import numpy as np
