@@ -44,10 +44,7 @@ myst_heading_anchors = 3
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's sections have the types, in words
 autodoc_preserve_defaults = True
-numpydoc_class_members_toctree = False
-numpydoc_show_class_members = True
-numpydoc_show_inherited_class_members = True
-autosummary_ignore_module_all = False
+numpydoc_show_class_members = False  # they stand in full below their class
 
 # --- scripts
 WANTS = {"pytorch_swap": ["torch"], "time_series": ["pandas"]}  # beside Matplotlib
@@ -64,6 +61,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "remove_config_comments": True,
+    "default_thumb_file": str(HERE / "long-lag-gates.png"),  # of scripts without a picture
     "min_reported_time": 1e9,
     "show_memory": False,
     "show_signature": False,

@@ -85,7 +85,7 @@ def test_the_character_model_learns_and_is_short(capsys, monkeypatch):
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 25
     assert "600, np.random" in code
     names = {}
-    exec(code.replace("600, np.random", "40, np.random"), names)
+    exec(code.replace("600, np.random", "120, np.random"), names)
     frequency = np.bincount(names["ids"]) / len(names["ids"])
     losses = names["losses"]
     assert losses[0] == pytest.approx(np.log(names["C"]), rel=0.05)

@@ -11,7 +11,7 @@ time*). Write :math:`\delta v` for :math:`\partial L / \partial v`. What comes i
 .. math::
 
     \delta o &= \delta h_t \odot \tanh(c_t) \\
-    \delta c_t &\mathrel{+}= \delta h_t \odot o \odot (1 - \tanh^2(c_t))
+    \delta c_t &\leftarrow \delta c_t + \delta h_t \odot o \odot (1 - \tanh^2(c_t))
 
 The line before it was the sum :math:`c_t = f \odot c_{t-1} + i \odot g`, so each of its four
 letters gets the product of :math:`\delta c_t` and its partner:
