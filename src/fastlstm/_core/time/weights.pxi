@@ -331,7 +331,10 @@ cdef class Weights:
         const real[:, ::1] layer_norm=None, bint coupled=False, clip=None, cell_clip=None,
         proj_clip=None, tuple activations, isa=None,
     ):
-        """b is (1, its length); activations are tuples of kind, alpha, beta; isa: not the one in use."""
+        """b is (1, its length); activations are tuples of kind, alpha, beta.
+
+        isa: None for the instruction set in use.
+        """
         cdef PackedWeights *packed = &self.packed
         cdef cell_options *options = &packed.options
         cdef ptrdiff_t I = w_ih.shape[1], R = w_hh.shape[1], N = w_hh.shape[0]
@@ -340,7 +343,8 @@ cdef class Weights:
         cdef Buffer buffer
         packed.kernels = kernels()
         if isa is not None:
-            packed.kernels = <const kernel_table *>kernels_named(isa, sizeof(real) == sizeof(double))
+            packed.kernels = <const kernel_table *>kernels_named(
+                isa, sizeof(real) == sizeof(double))
         options.clip = bound_of(clip)
         options.cell_clip = bound_of(cell_clip)
         options.proj_clip = bound_of(proj_clip)
