@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--storage",
         choices=["full", "bfloat16"],
         default="full",
-        help="bfloat16 halves the weights",
+        help="bfloat16 halves weights",
     )
     parser.add_argument("--single-header", action="store_true", help="one file, MODEL.h")
     parser.add_argument("--force", action="store_true", help="replace files that are there")
