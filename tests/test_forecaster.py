@@ -356,11 +356,11 @@ class TestFiles:
     )
     def test_strange_files(self, tmp_path, about):
         pytest.importorskip("safetensors")
-        from fastlstm import files
-
         import json
 
         from safetensors.numpy import save_file
+
+        from fastlstm import files
 
         text = json.dumps({"version": 1} | about)
         save_file({"x": np.zeros(1)}, tmp_path / "strange", {"fastlstm": text})
