@@ -16,6 +16,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,13 @@ def origins_of(series: Series, values: NDArray) -> NDArray[np.intp]:
     return np.unique(np.linspace(first, last, ORIGINS).astype(np.intp))
 
 
-def errors(series: Series, forecast: Callable[[NDArray, int], NDArray]) -> float:
+def errors(series: Series, forecast: Callable[[NDArray], NDArray]) -> float:
     """Return the mean absolute error over all origins and steps."""
     values = series.read()
     parts = []
     for origin in origins_of(series, values):
         actual = values[origin : origin + series.horizon]
-        parts.append(np.abs(forecast(values[:origin], origin) - actual))
+        parts.append(np.abs(forecast(values[:origin]) - actual))
     return float(np.mean(parts))
 
 
@@ -101,21 +102,20 @@ def baselines(series: Series) -> dict[str, float]:
     for name, method in METHODS.items():
         if name == "seasonal naive" and series.period == 1:
             continue
-        results[name] = errors(series, lambda past, _: method(past, series.horizon, series.period))  # noqa: B023
+        results[name] = errors(
+            series, partial(method, horizon=series.horizon, period=series.period)
+        )
     return results
 
 
 def lstm(series: Series, seeds: int, settings: dict[str, Any]) -> list[float]:
     """Return the error of the forecaster with each seed."""
-    return [
-        errors(
-            series,
-            lambda past, _: (
-                LSTMForecaster(series.horizon, random_state=seed, **settings).fit(past).forecast()  # noqa: B023
-            ),
-        )
-        for seed in range(seeds)
-    ]
+
+    def forecast(past: NDArray, seed: int) -> NDArray:
+        model = LSTMForecaster(series.horizon, random_state=seed, **settings)
+        return model.fit(past).forecast()
+
+    return [errors(series, partial(forecast, seed=seed)) for seed in range(seeds)]
 
 
 def coverage(series: Series, seeds: int, settings: dict[str, Any]) -> float:

@@ -159,11 +159,7 @@ def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: Axes | None = 
     ax.set_xlim(left=0)
     ax.set_xlabel("lag: steps before the loss")
     ax.set_ylabel("norm of the gradient")
-    ax.grid(color="#d9d9d9", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
-    return ax
+    return _finished(ax)
 
 
 def forecast(
@@ -228,11 +224,7 @@ def forecast(
         if true.shape != after.shape:
             raise ValueError(f"actual: expected {after.shape}, as forecast, got {true.shape}")
         ax.plot(x_after, true, "--", color="#333333", linewidth=1.2, label="actual")
-    ax.grid(color="#d9d9d9", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
-    return ax
+    return _finished(ax)
 
 
 def training_curve(estimator: Any, ax: Axes | None = None) -> Axes:
@@ -274,11 +266,7 @@ def training_curve(estimator: Any, ax: Axes | None = None) -> Axes:
         ax.plot(epochs, curve, color=COLOURS[k], linewidth=1.8, label=label)
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")
-    ax.grid(color="#d9d9d9", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
-    return ax
+    return _finished(ax)
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Any:
@@ -289,3 +277,12 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Any:
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install 'fastlstm[demo]'") from error
     return pyplot.figure(figsize=size, dpi=130, layout="constrained").add_subplot()
+
+
+def _finished(ax: Any) -> Any:
+    """Return axes of lines with their grid and legend."""
+    ax.grid(color="#d9d9d9", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+    return ax

@@ -84,7 +84,7 @@ def _readable(state: State) -> State:
     return readable_or_none(state[0]), readable_or_none(state[1])
 
 
-def run_forward(
+def forward_call(
     core: Any,
     weights: Any,
     x: NDArray,
@@ -98,8 +98,9 @@ def run_forward(
     training: bool = False,
     concatenated: bool = False,
 ) -> Any:
-    """Run one direction: fill y and the final state; return the tape for `run_backward`, or None.
+    """Return the call of one direction that will fill y and the final state, see `run_forward`.
 
+    Its ``tape`` is what `backward_call` wants, or None.
     If `concatenated`, x and y are (1, sum of lengths, I or R), step after step, and lengths fall.
     """
     turned = reverse and lengths is None
@@ -108,7 +109,7 @@ def run_forward(
         x, y = x[::-1], y[::-1]
     if lengths is not None and not concatenated:
         y[...] = 0
-    return core.forward(
+    return core.ForwardCall(
         weights,
         x,
         y,
@@ -122,7 +123,14 @@ def run_forward(
     )
 
 
-def run_backward(
+def run_forward(core: Any, *arguments: Any, **options: Any) -> Any:
+    """Run the one call that `forward_call` returns of these arguments; return its tape."""
+    call = forward_call(core, *arguments, **options)
+    core.run_forward([call])
+    return call.tape
+
+
+def backward_call(
     core: Any,
     tape: Any,
     *,
@@ -133,8 +141,8 @@ def run_backward(
     dx: NDArray | None,
     dinitial: State,
     gradients: Mapping[str, NDArray | None],
-) -> None:
-    """Run one direction backward: fill dx and the gradient of the initial state.
+) -> Any:
+    """Return the call of one direction that will fill dx and the gradient of the initial state.
 
     The gradients of the parameters, under the names of the array API, are added to.
     """
@@ -142,4 +150,11 @@ def run_backward(
     if reverse and not ragged:
         dx = None if dx is None else dx[::-1]
         dy = None if dy is None else dy[::-1]
-    core.backward(tape, dy=dy, dfinal=_readable(dfinal), dx=dx, dinitial=dinitial, **gradients)
+    return core.BackwardCall(
+        tape, dy=dy, dfinal=_readable(dfinal), dx=dx, dinitial=dinitial, **gradients
+    )
+
+
+def run_backward(core: Any, tape: Any, **arguments: Any) -> None:
+    """Run the one call that `backward_call` returns of these arguments."""
+    core.run_backward([backward_call(core, tape, **arguments)])

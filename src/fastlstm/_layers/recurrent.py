@@ -44,13 +44,13 @@ from fastlstm._args.numbers import (
 from fastlstm._core.calls import (
     CORES,
     Masks,
+    backward_call,
+    forward_call,
     make_weights,
-    run_backward,
-    run_forward,
     state_at,
 )
 from fastlstm._core.checkpoints import Checkpoints, segment_length
-from fastlstm._layers.fixed import FLAT, Fixed, Params, check_flat
+from fastlstm._layers.fixed import FLAT, Fixed, check_flat
 from fastlstm._layers.stream import STREAMS
 
 LayerState = Any  # (h, c) or h, of shape (num_layers * num_directions, B, R or H)
@@ -236,13 +236,12 @@ class Recurrent(Fixed):
         return {name: flat[part].reshape(shape) for name, part, shape in self._layout}
 
     def _own(self, flat: NDArray) -> None:
-        """Make `flat` the parameters: of the right length and type, contiguous and aligned."""
         self._layout: list[tuple[str, slice, tuple[int, ...]]] = []
         start = 0
         for name, shape in self._shapes().items():
             self._layout.append((name, slice(start, start + math.prod(shape)), shape))
             start += math.prod(shape)
-        self._fix({"flat": flat, "params": Params(self._views(flat))})
+        super()._own(flat)
         # others than those of params, whose shape anybody may set
         self._weights = self._views(flat)
         # per layer and direction: the names of its parameters by the argument that each one is,
@@ -416,11 +415,13 @@ class Recurrent(Fixed):
         R, D, L = self.output_size, self.num_directions, self.num_layers
         h_n, c_n = self._empty_state(B)
         tapes: list[list[Any]] = []
+        calls: list[Any] = []  # to be run at once: layers above each other, or the two directions
         input_masks: list[NDArray | None] = []
         for layer in range(L):
             mask = self._input_mask(layer, T, B) if training else None
             input_masks.append(mask)
             if mask is not None:
+                self._run_calls(self._core.run_forward, calls)
                 inputs = inputs * mask
             if self.batch_first and layer == L - 1:
                 y = np.empty((B, T, D * R), self.dtype).transpose(1, 0, 2)
@@ -442,7 +443,7 @@ class Recurrent(Fixed):
                     )
                     tape.forward(part, **states)
                 else:
-                    tape = run_forward(
+                    call = forward_call(
                         self._core,
                         weights,
                         inputs,
@@ -453,14 +454,25 @@ class Recurrent(Fixed):
                         training=taped,
                         **states,
                     )
+                    calls.append(call)
+                    tape = call.tape
                 tapes[layer].append(tape)
+            if D == 2:
+                self._run_calls(self._core.run_forward, calls)
             inputs = y
+        self._run_calls(self._core.run_forward, calls)
         if self.batch_first:
             y = y.transpose(1, 0, 2)
         final = h_n if c_n is None else (h_n, c_n)
         if not taped:
             return y, final, None
         return y, final, Tape(self, tapes, input_masks, (T, B), lengths is not None)
+
+    def _run_calls(self, run: Callable[..., None], calls: list[Any]) -> None:
+        """Run the calls that have come together, and begin anew."""
+        if calls:
+            run(calls, chained=self.num_directions == 1)
+            calls.clear()
 
     def __call__(
         self, x: ArrayLike, state: LayerState = None, *, lengths: ArrayLike | None = None
@@ -570,6 +582,7 @@ class Recurrent(Fixed):
         params = self._views(flat)
         dh_0, dc_0 = self._empty_state(B)
         dx: NDArray | None = None
+        calls: list[Any] = []  # as in `_run`
         for layer in reversed(range(L)):
             parts: list[NDArray | None] = []
             for direction, names in enumerate(self._names[layer]):
@@ -590,16 +603,20 @@ class Recurrent(Fixed):
                     core_tape.backward(**wanted)
                 else:
                     reverse = self._starts_at_end(direction)
-                    run_backward(
+                    call = backward_call(
                         self._core, core_tape, ragged=tape.ragged, reverse=reverse, **wanted
                     )
+                    calls.append(call)
+            mask = tape.masks[layer]
+            if D == 2 or mask is not None:
+                self._run_calls(self._core.run_backward, calls)
             dx, other = (*parts, None)[:2]
             if dx is None:
                 break
             if other is not None:
                 dx += other
-            mask = tape.masks[layer]
             dout = dx = dx if mask is None else dx * mask
+        self._run_calls(self._core.run_backward, calls)
         if dx is not None and self.batch_first:
             dx = dx.transpose(1, 0, 2)
         dstate_0 = dh_0 if dc_0 is None else (dh_0, dc_0)

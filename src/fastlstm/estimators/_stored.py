@@ -25,23 +25,25 @@ from fastlstm.training import AdamW, Linear
 CLASSES = {
     cls.__name__: cls
     for cls in (
-        *(_baseline.Autoregression, _baseline.Baseline, _baseline.Kind, _baseline.Member),
-        *(
-            _baseline.Smoothing,
-            _baseline.Zero,
-            _baseline.Mean,
-            _ensemble.Ensemble,
-            _ensemble.KnownLoss,
-            _forecaster.One,
-        ),
-        *(_windows.Scale, _windows.Series, Columns),
+        _baseline.Autoregression,
+        _baseline.Baseline,
+        _baseline.Kind,
+        _baseline.Member,
+        _baseline.Smoothing,
+        _baseline.Zero,
+        _baseline.Mean,
+        _ensemble.Ensemble,
+        _ensemble.KnownLoss,
+        _forecaster.One,
+        _windows.Scale,
+        _windows.Series,
+        Columns,
     )
 }
 ESTIMATORS = {
-    cls.__name__: cls
-    for cls in (
-        *(_forecaster.LSTMForecaster, _supervised.LSTMClassifier, _supervised.LSTMRegressor),
-    )
+    "LSTMForecaster": _forecaster.LSTMForecaster,
+    "LSTMClassifier": _supervised.LSTMClassifier,
+    "LSTMRegressor": _supervised.LSTMRegressor,
 }
 LEFT_OUT = {"callback", "_optimizer", "_rng", "_rngs", "labels"}
 PLAIN = (bool, int, float, str, type(None))

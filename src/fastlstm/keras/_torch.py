@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastlstm._args.cells import Cell
-from fastlstm.torch._modules import _foreign
+from fastlstm.torch._modules import foreign_tensors
 from fastlstm.torch._operators import run as run_one
 
 SYMBOLIC = "symbolic tensors"
@@ -30,7 +30,7 @@ def foreign(x: Any, arrays: list[Any]) -> str | None:
         return "mixed dtypes"
     if x.ndim != 3 or x.numel() == 0:
         return "nothing to do"
-    return _foreign(tensors)
+    return foreign_tensors(tensors)
 
 
 def run(

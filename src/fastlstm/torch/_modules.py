@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 REAL_DTYPES = (torch.float32, torch.float64)
 
 
-def _foreign(tensors: tuple[Tensor, ...]) -> str | None:
+def foreign_tensors(tensors: tuple[Tensor, ...]) -> str | None:
     """Return what there is about these tensors, or now, that only PyTorch can do."""
     for tensor in tensors:
         if tensor.device != CPU:
@@ -92,7 +92,7 @@ class _Recurrent(torch.nn.RNNBase):
                 return False
             if tensor.dtype is not x.dtype and not torch.is_autocast_enabled("cpu"):
                 return False
-        foreign = _foreign(tensors)
+        foreign = foreign_tensors(tensors)
         if _onnx.is_wanted() and (self.proj_size or batch_sizes is not None):
             foreign = "projections and packed sequences in torch.onnx.export"
         if foreign is not None:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastlstm._args.arrays import check_dtype, check_real_dtype
 from fastlstm._args.numbers import check_size
-from fastlstm._layers.fixed import FLAT, Fixed, Params, check_flat
+from fastlstm._layers.fixed import FLAT, Fixed, check_flat
 
 
 class EmbeddingGradients(NamedTuple):
@@ -82,9 +82,6 @@ class Embedding(Fixed):
             }
         )
         return self.num_embeddings * self.embedding_dim
-
-    def _own(self, flat: NDArray) -> None:
-        self._fix({"flat": flat, "params": Params(self._views(flat))})
 
     def _views(self, flat: NDArray) -> dict[str, NDArray]:
         """Name the parts of a flat buffer."""

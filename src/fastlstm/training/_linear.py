@@ -16,7 +16,7 @@ from fastlstm._args.numbers import (
     check_size,
     shortest,
 )
-from fastlstm._layers.fixed import FLAT, Fixed, Params, check_flat
+from fastlstm._layers.fixed import FLAT, Fixed, check_flat
 from fastlstm.reference._activations import derivative, function
 
 
@@ -105,9 +105,6 @@ class Linear(Fixed):
             }
         )
         return self.out_features * (self.in_features + self.bias)
-
-    def _own(self, flat: NDArray) -> None:
-        self._fix({"flat": flat, "params": Params(self._views(flat))})
 
     def _views(self, flat: NDArray) -> dict[str, NDArray]:
         """Name the parts of a flat buffer."""

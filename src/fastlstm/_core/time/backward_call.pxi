@@ -188,7 +188,7 @@ cdef int run_few_backward(list calls, bint chained) except -1:
         above = call
     if together > 1:
         start_backward_gang(&gang, &call.groups)
-    while work.lines and not all_gradients_done(lines, work.lines):
+    while not is_done(&work):
         with nogil:
             if together > 1 and gang.end:
                 gang.until = now() + UNINTERRUPTED
@@ -202,21 +202,8 @@ cdef int run_few_backward(list calls, bint chained) except -1:
     return 0
 
 
-cdef bint all_gradients_done(const BackwardLine **lines, int count) noexcept nogil:
-    cdef int i
-    for i in range(count):
-        if lines[i].end:
-            return False
-    return True
-
-
 def run_backward(list calls, bint chained=False):
     """Run calls of one batch at once. If chained, each makes the dy of the next."""
     cdef int i
     for i in range(0, len(calls), MOST_CALLS):
         run_few_backward(calls[i : i + MOST_CALLS], chained)
-
-
-def backward(Tape tape not None, **arguments):
-    """Run one BackwardCall with these arguments."""
-    run_few_backward([BackwardCall(tape, **arguments)], False)

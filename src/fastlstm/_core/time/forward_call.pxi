@@ -93,6 +93,15 @@ cdef class ForwardCall:
         start_states(job, self.h_0, self.c_0)
 
 
+cdef bint is_done(const team_lines *work) noexcept nogil:
+    """Whether no line has a task left; it need not be ready."""
+    cdef int line
+    for line in range(work.lines):
+        if work.ready(work.job, line) >= 0:
+            return False
+    return True
+
+
 cdef int lines_of_each(const Forward *job, int calls, int threads) noexcept:
     """Into how many lines the rows of each of so many calls are divided."""
     cdef ptrdiff_t B = job.steps.B
@@ -140,7 +149,7 @@ def run_forward(list calls, bint chained=False):
         gang.panels = 2 if job.steps.B == 1 else 1
         gang.multiplies = gang.steps = False
         prepare_share(&gang.todo, job, &gang.line.share, NULL)
-    while work.lines and not all_done(lines, work.lines):
+    while not is_done(&work):
         with nogil:
             if together > 1:
                 gang.until = now() + UNINTERRUPTED
@@ -148,18 +157,3 @@ def run_forward(list calls, bint chained=False):
             else:
                 run_lines(&work, threads, now() + UNINTERRUPTED)
         PyErr_CheckSignals()
-
-
-cdef bint all_done(Line **lines, int count) noexcept nogil:
-    cdef int i
-    for i in range(count):
-        if lines[i].begin < lines[i].count:
-            return False
-    return True
-
-
-def forward(Weights weights not None, x, y, **arguments):
-    """Run one ForwardCall with these arguments; the tape, or None."""
-    cdef ForwardCall call = ForwardCall(weights, x, y, **arguments)
-    run_forward([call])
-    return call.tape
