@@ -83,7 +83,8 @@ enum {
                                  * network, and is not in the way of other pools */
     HELPER_SPIN = 100000,       /* ns that a helper does, in a call that may soon have more to do */
     CALL_AGAIN = 200000,        /* ns after which helpers that went are called once more */
-    PATIENCE = 50000,           /* ns that a caller waits for a helper beyond what its own tasks took */
+    PATIENCE = 50000,           /* ns that a caller waits for a task beyond a few times what its own took */
+    HELD_UP = 200000,           /* ns that it waits for a phase: pieces take less, a lost CPU 3 ms */
     LEAST_BAN = 10000000,       /* ns that a worker is kept out */
     MOST_BAN = 1000000000
 };
@@ -117,7 +118,7 @@ typedef struct {
     atomic_int stopped;         /* no more claims of helpers */
     _Alignas(64) _Atomic cell phase; /* round:32, number of the phase:16, its pieces:16 */
     _Alignas(64) atomic_int pieces_done;
-    _Alignas(64) atomic_uint events; /* tasks and phases that are done */
+    _Alignas(64) atomic_uint events; /* tasks that are done */
     atomic_int caller_sleeps;
     pthread_mutex_t lock;       /* of the two */
     pthread_cond_t woken;
@@ -145,9 +146,8 @@ static struct {
     worker workers[TEAM_MOST_THREADS];
 } team = {.growing = PTHREAD_MUTEX_INITIALIZER};
 
-static void note_event(place *p)
+static void wake_caller(place *p)
 {
-    atomic_fetch_add(&p->events, 1);
     if (atomic_load(&p->caller_sleeps)) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_signal(&p->woken);
@@ -155,15 +155,16 @@ static void note_event(place *p)
     }
 }
 
-static void sleep_until_event(place *p, unsigned seen)
-{
-    pthread_mutex_lock(&p->lock);
-    atomic_store(&p->caller_sleeps, 1);
-    while (atomic_load(&p->events) == seen)
-        pthread_cond_wait(&p->woken, &p->lock);
-    atomic_store(&p->caller_sleeps, 0);
-    pthread_mutex_unlock(&p->lock);
-}
+/* Sleep until a word is no longer what was seen: events, or the phase. */
+#define SLEEP_WHILE(p, word, seen)                                                                 \
+    do {                                                                                           \
+        pthread_mutex_lock(&(p)->lock);                                                            \
+        atomic_store(&(p)->caller_sleeps, 1);                                                      \
+        while (atomic_load(&(p)->word) == (seen))                                                  \
+            pthread_cond_wait(&(p)->woken, &(p)->lock);                                            \
+        atomic_store(&(p)->caller_sleeps, 0);                                                      \
+        pthread_mutex_unlock(&(p)->lock);                                                          \
+    } while (0)
 
 static void relax(int times)
 {
@@ -401,8 +402,10 @@ static int run_a_line(place *p, uint32_t round, int who, int home)
         if (ready < 0)
             atomic_fetch_sub(&p->left, 1);
         atomic_store(value, CELL(round, ready < 0 ? DONE : FREE));
-        if (ran || ready < 0 || atomic_load(&p->caller_sleeps))
-            note_event(p);
+        if (ran || ready < 0 || atomic_load(&p->caller_sleeps)) {
+            atomic_fetch_add(&p->events, 1);
+            wake_caller(p);
+        }
         if (ran)
             return line;
     }
@@ -441,8 +444,8 @@ static void ban_holders(place *p)
     }
 }
 
-/* What a caller does who finds nothing to do but lines that others hold: it waits awake about as long
- * as its own tasks take, then looks once more and sleeps. */
+/* What a caller does who finds nothing to do but lines that others hold: it waits awake as long as a few
+ * of its own tasks took, then looks once more and sleeps. */
 typedef struct {
     long long since, longest;
     int announced;
@@ -454,10 +457,10 @@ static void wait_a_little(place *p, patience *caller, unsigned seen)
     if (!caller->since) {
         caller->since = now;
     } else if (caller->announced) {
-        sleep_until_event(p, seen);
+        SLEEP_WHILE(p, events, seen);
         caller->announced = 0;
         caller->since = 0;
-    } else if (now > caller->since + 2 * caller->longest + PATIENCE) {
+    } else if (now > caller->since + 4 * caller->longest + PATIENCE) {
         ban_holders(p);
         atomic_store(&p->caller_sleeps, 1); /* from now on whoever lets a line go says so */
         caller->announced = 1;
@@ -546,7 +549,7 @@ static int claim_piece(place *p, cell now, int share)
     }
 }
 
-/* Run what is left of the phase `now`, own pieces first. */
+/* Run what is left of the phase `now`, own pieces first. Who runs the last piece prepares the next one. */
 static void run_a_phase(place *p, cell now, int who)
 {
     const int shares = atomic_load_explicit(&p->count, memory_order_relaxed);
@@ -560,50 +563,37 @@ static void run_a_phase(place *p, cell now, int who)
     if (done && atomic_fetch_add(&p->pieces_done, done) + done == (int)(now & 0xffff)) {
         const int number = (now >> 16 & 0xffff) + 1;
         work = p->work;
-        atomic_store(&p->pieces_done, 0);
+        atomic_store_explicit(&p->pieces_done, 0, memory_order_relaxed); /* the next store publishes it */
         atomic_store(&p->phase, PHASE(now >> 32, number, number > MOST_PHASES ? 0 : work->next(work->job)));
-        note_event(p);
+        wake_caller(p);
     }
 }
 
-static void help_phases(place *p, uint32_t round, int who)
-{
-    long long idle_since = team_now();
-    cell last = 0;
-    while (!atomic_load(&p->stopped)) {
-        const cell now = atomic_load_explicit(&p->phase, memory_order_acquire);
-        if (now >> 32 != round || !(now & 0xffff))
-            return;
-        if (now != last) {
-            run_a_phase(p, now, who);
-            last = now;
-            idle_since = team_now();
-        } else if (team_now() > idle_since + HELPER_SPIN) {
-            return;
-        } else {
-            relax(4);
-        }
-    }
-}
-
-/* Wait for the end of the phase `now`, of which our pieces took `ours`. A helper that holds it up will
- * not help again in this call. */
-static void await_phase(place *p, cell now, unsigned seen, long long ours)
+/* Wait awake until the phase is no longer `now`; 0 if that takes longer than `most` ns. */
+static int phase_ends(place *p, cell now, long long most)
 {
     long long since = 0;
     for (int i = 1; atomic_load_explicit(&p->phase, memory_order_acquire) == now; i++) {
         RELAX();
-        if (i % 32)
-            continue;
-        if (!since)
-            since = team_now();
-        if (team_now() < since + ours + SPIN)
-            continue;
-        atomic_store(&p->stopped, 1);
-        for (int who = 1; who <= atomic_load(&team.started); who++)
-            if (atomic_load(&team.workers[who].visits) == p)
-                ban(who);
-        sleep_until_event(p, seen);
+        if (i % 32 == 0) { /* looking at the clock takes as long as a phase */
+            if (!since)
+                since = team_now();
+            if (team_now() > since + most)
+                return 0;
+        }
+    }
+    return 1;
+}
+
+static void help_phases(place *p, uint32_t round, int who)
+{
+    while (!atomic_load(&p->stopped)) {
+        const cell now = atomic_load_explicit(&p->phase, memory_order_acquire);
+        if (now >> 32 != round || !(now & 0xffff))
+            return;
+        run_a_phase(p, now, who);
+        if (!phase_ends(p, now, HELPER_SPIN))
+            return;
     }
 }
 
@@ -624,10 +614,14 @@ void team_run_phases(const team_phases *work, int threads)
     atomic_store(&p->phase, PHASE(p->round, 1, pieces));
     open_place(p);
     for (cell now; (now = atomic_load(&p->phase)) & 0xffff;) {
-        const unsigned seen = atomic_load(&p->events);
-        const long long before = team_now();
         run_a_phase(p, now, 0);
-        await_phase(p, now, seen, team_now() - before);
+        if (!phase_ends(p, now, HELD_UP)) { /* from here on alone */
+            atomic_store(&p->stopped, 1);
+            for (int who = 1; who <= atomic_load(&team.started); who++)
+                if (atomic_load(&team.workers[who].visits) == p)
+                    ban(who);
+            SLEEP_WHILE(p, phase, now);
+        }
     }
     atomic_store(&p->stopped, 1);
     atomic_store(&p->open, 0);

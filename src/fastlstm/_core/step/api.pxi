@@ -201,7 +201,7 @@ cdef void lay_out_backward(
     groups.above = NULL
     for g in range(groups.count - 1, -1, -1):
         restrict_to_group(groups.jobs, g, groups.count)
-    place_lines(groups, memory)
+    place_lines(groups, 1, memory)
 
 
 cdef bint fit(const fastlstm_gradients *gradients, const PackedWeights *weights) noexcept nogil:

@@ -10,7 +10,7 @@ cdef enum:
     MOST_GROUPS = 8
     MOST_WEIGHT_GRADIENTS = 3
     LEAST_ROWS = 128              # in a chunk: each reads and writes the weight gradients
-    RING = 2                      # chunks of a group that are worked on at once
+    RING = 2                      # chunks of a group that threads work on at once
 
 
 cdef enum Source:                # of what was multiplied with weights
@@ -68,6 +68,7 @@ cdef struct Backward:            # of a group of rows, or of all
     SequenceView x, dy, dx
     bint x_flat, dx_direct, gather_dy
     ptrdiff_t chunk_rows
+    int ring                    # so many of the chunks are used: a second one costs cache
     const real *gates
     const real *extra
     const real *h
@@ -362,7 +363,7 @@ cdef void place_backward_workspace(Backward *job, Memory *memory) noexcept nogil
         gradient = &job.weight_gradients[i]
         gradient.g = carve(memory, gradient.M, gradient.G)
         widest = max(widest, gradient.G)
-    for i in range(RING):
+    for i in range(job.ring):
         chunk = &job.chunks[i]
         chunk.x = carve(memory, rows, n.I)
         chunk.dx = carve(memory, rows, n.Ip)

@@ -109,7 +109,7 @@ cdef class BackwardCall:
         self.groups.jobs = self.jobs
         self.groups.count = count_groups(self.jobs)
 
-    cdef void start(self, int parts):
+    cdef void start(self, int parts, int ring):
         """Place the lines and what they work in, `parts` of rows and panels each."""
         cdef Memory memory = Memory(NULL, 0)
         cdef const Sizes *n = &self.jobs.size
@@ -118,10 +118,10 @@ cdef class BackwardCall:
         for g in range(count - 1, -1, -1):
             restrict_to_group(self.jobs, g, count)
         self.groups.parts = parts
-        place_lines(&self.groups, &memory)
+        place_lines(&self.groups, ring, &memory)
         self.buffer = Buffer(memory.used)
         memory = memory_of(self.buffer)
-        place_lines(&self.groups, &memory)
+        place_lines(&self.groups, ring, &memory)
         for g in range(count):
             job = &self.jobs[g]
             load_state(job.dh, n.Rp, None if self.dh_n is None else self.dh_n[g::count],
@@ -152,8 +152,7 @@ cdef int gang_for(BackwardCall call, int threads) noexcept:
     cdef const Backward *job = call.jobs
     cdef ptrdiff_t B = job.steps.B
     if (threads == 1 or call.groups.count > 1 or call.tape.masks is not None
-            or takes_whole_rows(job.kind) or B >= 6 * threads
-            or job.size.Z * job.size.R * sizeof(real) <= (1 << 20)):
+            or takes_whole_rows(job.kind) or not prefer_units(B, threads, &job.size)):
         return 1
     return threads_for_step(B, &job.size, threads)
 
@@ -172,13 +171,18 @@ cdef int run_few_backward(list calls, bint chained) except -1:
         groups += call.groups.count
         operations += (<double>first_row(&job.steps, job.steps.count)
                        * job.size.Z * (job.size.I + job.size.R) * 2)
+    if chained or len(calls) == 1:  # threads read the dz that others made: not worth it for little
+        operations /= 16
     threads = threads_for(operations)
     if len(calls) == 1:
         together = gang_for(call, threads)
     for call in calls:
         if call.jobs.steps.B == 0:
             continue
-        call.start(1 if together > 1 else parts_of_group(call.jobs, groups, threads))
+        if threads == 1 or together > 1:
+            call.start(1, 1)
+        else:
+            call.start(parts_of_group(call.jobs, groups, threads), RING)
         if chained and above is not None:
             call.groups.above = &above.groups
         for i in range(call.groups.line_count):
@@ -187,7 +191,7 @@ cdef int run_few_backward(list calls, bint chained) except -1:
         work.block = call.groups.group_lines
         above = call
     if together > 1:
-        start_backward_gang(&gang, &call.groups)
+        start_backward_gang(&gang, &call.groups, together)
     while not is_done(&work):
         with nogil:
             if together > 1 and gang.end:

@@ -31,7 +31,7 @@ cdef struct BackwardLine:
     int chunk                   # of the ring, for the next task
     ptrdiff_t end               # the steps before it are still to do
     ptrdiff_t begin             # of the next task
-    ptrdiff_t freed             # STEPS: the end of the chunk before, beside which there is room
+    ptrdiff_t used              # STEPS: what spends dz must have done the steps from here on
 
 
 cdef bint behind(const BackwardLine *first, int count, Duty duty, ptrdiff_t end) noexcept nogil:
@@ -55,8 +55,8 @@ cdef int backward_ready(void *lines, int i) noexcept nogil:
         return not behind(groups.lines, groups.count * count, WEIGHTS, 0)
     if line.duty != STEPS:
         return not behind(line.group, count, STEPS, line.begin)
-    if behind(line.group, count, WEIGHTS, line.freed) or behind(
-            line.group, count, INPUT, line.freed):
+    if behind(line.group, count, WEIGHTS, line.used) or behind(
+            line.group, count, INPUT, line.used):
         return 0
     return above == NULL or not behind(
         above.lines, above.count * above.group_lines, INPUT, line.begin)
@@ -80,7 +80,7 @@ cdef void run_backward_task(void *lines, int i) noexcept nogil:
         share = Share(part, parts, 0, job.size.P)
         collect(job, &share, chunk, line.begin, end)
         run_backward_steps(job, &share, chunk, line.begin, end)
-        line.freed = end
+        line.used = end if job.ring > 1 else line.begin
     elif line.duty == INPUT:
         rows = first_row(steps, end) - first_row(steps, line.begin)
         input_gradient(job, chunk, line.begin, rows * part // parts, rows * (part + 1) // parts)
@@ -90,7 +90,7 @@ cdef void run_backward_task(void *lines, int i) noexcept nogil:
         add_weight_gradient(
             job, gradient, chunk, line.begin, end, gradient.panels * part // parts,
             gradient.panels * (part + 1) // parts)
-    line.chunk = (line.chunk + 1) % RING
+    line.chunk = (line.chunk + 1) % job.ring
     end = line.begin
     if end:
         line.begin = chunk_begin(steps, end, job.chunk_rows)
@@ -109,14 +109,14 @@ cdef void append_line(
     line.gradient = gradient
     line.part = part
     line.chunk = 0
-    line.end = line.freed = max(end, <ptrdiff_t>(duty == SUMS))
+    line.end = line.used = max(end, <ptrdiff_t>(duty == SUMS))
     if duty == INPUT and job.dx.data == NULL:
         line.end = 0
     line.begin = chunk_begin(&job.steps, end, job.chunk_rows) if end else 0
     groups.line_count += 1
 
 
-cdef void place_lines(Groups *groups, Memory *memory) noexcept nogil:
+cdef void place_lines(Groups *groups, int ring, Memory *memory) noexcept nogil:
     """Memory for the groups and their lines; `parts` is set."""
     cdef int weights = groups.jobs.weight_gradient_count, g, i, part
     groups.group_lines = (weights + 2) * groups.parts
@@ -125,6 +125,7 @@ cdef void place_lines(Groups *groups, Memory *memory) noexcept nogil:
         memory, sizeof(BackwardLine) * (
             groups.count * groups.group_lines + weights * groups.parts))
     for g in range(groups.count):
+        groups.jobs[g].ring = ring
         place_backward_workspace(&groups.jobs[g], memory)
     if groups.lines == NULL:
         return

@@ -133,7 +133,7 @@ cdef void multiply_input(
     """z = x @ W_ih.T + b of a share of the steps from the line's `begin` to `end`."""
     cdef const Forward *job = line.job
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t s
+    cdef ptrdiff_t s, i, rows = rows_of_share(share, steps.B)
     cdef forward_step todo
     prepare_share(&todo, job, share, scratch)
     todo.I = job.size.I
@@ -144,6 +144,15 @@ cdef void multiply_input(
         todo.x = row_of(&job.x, steps, line.begin, share.first_row)
         todo.x_stride = flat_stride(&job.x, steps) * share.row_step
         job.kernels.input_product[job.kind](&todo)
+        return
+    if steps.order == NULL and end - line.begin > rows:  # all steps of a row, not all rows of a step
+        todo.rows = end - line.begin
+        todo.x_stride = job.x.stride_t
+        todo.gates_stride = rows_of_z(job, share, line.begin) * job.size.Z
+        for i in range(rows):
+            todo.x = row_of(&job.x, steps, line.begin, share.first_row + i * share.row_step)
+            job.kernels.input_product[job.kind](&todo)
+            todo.gates += stride_of_z(job, share)
         return
     for s in range(line.begin, end):
         todo.rows = rows_of_share(share, alive(steps, s))

@@ -146,7 +146,7 @@ def run_forward(list calls, bint chained=False):
         below = call
     if together > 1:
         gang.line = lines[0]
-        gang.panels = 2 if job.steps.B == 1 else 1
+        gang.panels = panels_of_piece(job.size.P, job.steps.B, together)
         gang.multiplies = gang.steps = False
         prepare_share(&gang.todo, job, &gang.line.share, NULL)
     while not is_done(&work):

@@ -5,6 +5,7 @@
 
 cdef struct ForwardGang:
     Line *line                  # all rows; its `begin` is the next step, `end` that of the chunk
+    ptrdiff_t s                 # the step that runs: beside `todo`, where every thread looks
     forward_step todo
     const real *z
     ptrdiff_t panels            # of a piece: a single row takes two at once, see tile.h
@@ -28,7 +29,7 @@ cdef int next_phase(void *argument) noexcept nogil:
     if gang.multiplies:
         gang.multiplies = False
         gang.z = first_z(line, line.begin)
-    elif line.begin == line.count or now() > gang.until:
+    elif line.begin == line.count or (line.begin % 8 == 0 and now() > gang.until):
         return 0
     elif line.begin == line.end or line.begin == 0:
         line.end = chunk_end(line, line.begin)
@@ -36,6 +37,8 @@ cdef int next_phase(void *argument) noexcept nogil:
         if gang.multiplies:
             return pieces
     prepare_step(&gang.todo, job, &line.share, line.begin, gang.z, line.x_step)
+    gang.todo.descending = False  # pieces come in one order, and fetch what comes next
+    gang.s = line.begin
     gang.steps = True
     return pieces
 
@@ -57,7 +60,15 @@ cdef void run_piece(void *argument, int piece) noexcept nogil:
     todo.first = share.first_panel
     todo.last = share.last_panel
     todo.z = scratch
-    run_step(&todo, job, &share, gang.line.begin)
+    run_step(&todo, job, &share, gang.s)
+
+
+cdef ptrdiff_t panels_of_piece(ptrdiff_t panels, ptrdiff_t rows, int threads) noexcept nogil:
+    """How many panels a piece has: two pieces for each thread, so that one can take another's; a
+    single row takes two panels at once, see tile.h.
+    """
+    cdef ptrdiff_t least = 2 if rows == 1 else 1, each = panels // (2 * threads)
+    return max(least, each - each % least)
 
 
 cdef void run_together(Forward *job, int threads, ForwardGang *gang) noexcept nogil:
@@ -90,11 +101,12 @@ cdef struct BackwardGang:
     long long until
 
 
-cdef void start_backward_gang(BackwardGang *gang, Groups *groups) noexcept nogil:
+cdef void start_backward_gang(BackwardGang *gang, Groups *groups, int threads) noexcept nogil:
     gang.groups = groups
     gang.share = Share(0, 1, 0, groups.jobs.size.P)
     gang.stage = NEW_CHUNK
-    gang.panels = 2 if groups.jobs.steps.B == 1 else 1
+    gang.panels = panels_of_piece(
+        pieces_of(groups.jobs.size.Rp, 4 * groups.jobs.kernels.lanes), groups.jobs.steps.B, threads)
     gang.begin = gang.end = groups.jobs.steps.count
 
 
