@@ -145,7 +145,7 @@ cdef void multiply_input(
         todo.x_stride = flat_stride(&job.x, steps) * share.row_step
         job.kernels.input_product[job.kind](&todo)
         return
-    if steps.order == NULL and end - line.begin > rows:  # all steps of a row, not all rows of a step
+    if steps.order == NULL and end - line.begin > rows:  # row by row: longer products
         todo.rows = end - line.begin
         todo.x_stride = job.x.stride_t
         todo.gates_stride = rows_of_z(job, share, line.begin) * job.size.Z
