@@ -107,7 +107,7 @@ def test_without_matplotlib_it_imports_and_names_the_extra():
         "except ImportError as error: print(error)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "plots need matplotlib: pip install 'pip install matplotlib'\n"
+    assert run.stdout == "plots need matplotlib: pip install matplotlib\n"
 
 
 def test_what_is_no_trace_is_named():
