@@ -143,4 +143,21 @@ def test_without_matplotlib_it_imports_and_names_the_extra():
         "except ImportError as error: print(error)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "plots need matplotlib: pip install 'fastlstm[demo]'\n"
+    assert run.stdout == "plots need matplotlib: pip install matplotlib\n"
+
+
+def test_what_is_no_trace_is_named():
+    with pytest.raises(TypeError, match="trace: expected what a layer's trace"):
+        plot.gates(fastlstm.LSTM(2, 3))
+
+
+def test_the_two_colour_bars_do_not_overlap():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figure, axes = pyplot.subplots(1, 2)
+    trace = fastlstm.LSTM(2, 3, rng=0).trace(np.ones((5, 1, 2), np.float32))
+    ax = plot.gates(trace, ax=axes[0])
+    figure.canvas.draw()
+    upper, lower = (bar.get_window_extent() for bar in ax.child_axes)
+    assert upper.y0 > lower.y1
+    assert upper.x0 > ax.get_window_extent().x1
+    pyplot.close(figure)

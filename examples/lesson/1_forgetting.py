@@ -17,7 +17,7 @@ training will find. This is all of a plain recurrent network, in NumPy:
 import numpy as np
 
 rng = np.random.default_rng(0)
-T, I, H = 60, 2, 16
+T, I, H = 80, 2, 16
 
 
 def run(x, W, U, b):
@@ -45,7 +45,7 @@ print("the states of", T, "steps:", run(x, W, U, b).shape)
 other = x.copy()
 other[0] = -x[0]
 distance = np.linalg.norm(run(x, W, U, b) - run(other, W, U, b), axis=1)
-for t in (1, 10, 20, 40, 60):
+for t in (1, 10, 20, 40, 80):
     print(f"step {t:2}: the states differ by {distance[t - 1]:.1e}")
 
 # %%
@@ -93,7 +93,7 @@ U = rng.normal(0, 0.7 / np.sqrt(H), (H, H))
 product = np.eye(H)
 for t, h in enumerate(run(x, W, U, b), start=1):
     product = np.diag(1 - h**2) @ U @ product
-    if t in (1, 10, 20, 40, 60):
+    if t in (1, 10, 20, 40, 80):
         print(f"|dh_{t}/dh_0| = {np.linalg.norm(product, 2):.1e}")
 
 # %%

@@ -5,6 +5,11 @@
 
 from libc.stddef cimport ptrdiff_t
 
+# For memory that must be aligned to FASTLSTM_ALIGNMENT: Cython's own libc has nothing for it. The
+# sizes that the API names are multiples of it, as C11 asks for.
+cdef extern from "<stdlib.h>" nogil:
+    void *aligned_alloc(size_t alignment, size_t size)
+
 cdef extern from "fastlstm.h":
     enum:
         FASTLSTM_API_VERSION

@@ -33,9 +33,7 @@ try:
     from safetensors import SafetensorError, safe_open
     from safetensors.numpy import save as to_bytes
 except ImportError as error:
-    raise ImportError(
-        "fastlstm.files needs safetensors: pip install 'fastlstm[safetensors]'"
-    ) from error
+    raise ImportError("fastlstm.files needs safetensors: pip install safetensors") from error
 
 __all__ = ["load", "save"]
 

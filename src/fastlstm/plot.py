@@ -1,7 +1,7 @@
 """Plots: gates over time, how far back gradients reach, a forecast, how training went.
 
 They draw into Axes and return them; saving and showing are the caller's. Matplotlib is imported
-when something is drawn (``pip install 'fastlstm[demo]'``).
+when something is drawn (``pip install matplotlib``).
 """
 
 from __future__ import annotations  # so that help() shows names
@@ -58,6 +58,8 @@ def gates(
         If there is no Matplotlib.
     ValueError
         If the trace has no such layer or row, or no steps.
+    TypeError
+        If `trace` is not what `trace` returned.
 
     Examples
     --------
@@ -69,6 +71,8 @@ def gates(
     >>> ax = plot.gates(trace)  # doctest: +SKIP
     >>> ax.figure.savefig("gates.png")  # doctest: +SKIP
     """
+    if not isinstance(trace, Mapping):
+        raise TypeError(f"trace: expected what a layer's trace() returned, got {trace!r}")
     if layer not in trace:
         raise ValueError(f"layer: expected one of {list(trace)}, got {layer!r}")
     arrays = trace[layer]
@@ -100,9 +104,9 @@ def gates(
     ax.spines[:].set_visible(False)
     ax.set_xlabel("step")
     if "gate" in images:
-        bar = ax.figure.colorbar(images["gate"], ax=ax, ticks=[0, 1], fraction=0.04, pad=0.02)
-        bar.ax.set_yticklabels(["closed", "open"])
-    bar = ax.figure.colorbar(images["state"], ax=ax, fraction=0.04, pad=0.02)
+        bar = ax.figure.colorbar(images["gate"], cax=ax.inset_axes((1.02, 0.52, 0.02, 0.48)))
+        bar.set_ticks([0, 1], labels=["closed", "open"])
+    bar = ax.figure.colorbar(images["state"], cax=ax.inset_axes((1.02, 0.0, 0.02, 0.46)))
     least, most = images["state"].get_clim()
     bar.set_ticks([least, 0, most], labels=["-", "0", "+"])
     return ax
@@ -275,7 +279,7 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Any:
     try:
         from matplotlib import pyplot
     except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'fastlstm[demo]'") from error
+        raise ImportError("plots need matplotlib: pip install matplotlib") from error
     return pyplot.figure(figsize=size, dpi=130, layout="constrained").add_subplot()
 
 

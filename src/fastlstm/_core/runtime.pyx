@@ -123,7 +123,7 @@ def set_num_threads(n):
     TypeError
         If `n` is not an integer.
     ValueError
-        If `n` is less than 1.
+        If `n` is less than 1, or more than the 256 that there may be.
 
     Examples
     --------
@@ -138,13 +138,15 @@ def set_num_threads(n):
         raise TypeError(f"n: expected an integer, got {type(n).__name__}")
     if n < 1:
         raise ValueError(f"n: expected at least 1, got {n}")
-    fastlstm_set_num_threads(min(n, TEAM_MOST_THREADS))
+    if n > TEAM_MOST_THREADS:
+        raise ValueError(f"n: expected at most {TEAM_MOST_THREADS}, got {n}")
+    fastlstm_set_num_threads(n)
 
 
 def begin_threads(n, source):
     """Set the default number of threads and keep where it comes from, for `show_config`."""
     global _threads_at_first
-    set_num_threads(n)
+    set_num_threads(min(n, TEAM_MOST_THREADS))  # a machine may have more CPUs
     _threads_at_first = get_num_threads(), source
 
 
