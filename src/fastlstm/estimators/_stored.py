@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._layers.from_params import assemble
-from fastlstm.estimators import _baseline, _ensemble, _forecaster, _supervised, _windows
+from fastlstm.estimators import (
+    _baseline,
+    _ensemble,
+    _forecaster,
+    _smoothing,
+    _supervised,
+    _windows,
+)
 from fastlstm.estimators._base import Columns, Recurrent
 from fastlstm.estimators._network import Network
 from fastlstm.training import AdamW, Linear
@@ -29,12 +36,16 @@ CLASSES = {
         _baseline.Baseline,
         _baseline.Kind,
         _baseline.Member,
-        _baseline.Smoothing,
         _baseline.Zero,
         _baseline.Mean,
         _ensemble.Ensemble,
         _ensemble.KnownLoss,
         _forecaster.One,
+        _smoothing.Holt,
+        _smoothing.Level,
+        _smoothing.Seasonal,
+        _smoothing.Smoothing,
+        _smoothing.Theta,
         _windows.Scale,
         _windows.Series,
         Columns,
