@@ -21,6 +21,7 @@ from fastlstm.estimators import (
     _baseline,
     _ensemble,
     _forecaster,
+    _panel,
     _smoothing,
     _supervised,
     _windows,
@@ -40,7 +41,7 @@ CLASSES = {
         _baseline.Mean,
         _ensemble.Ensemble,
         _ensemble.KnownLoss,
-        _forecaster.One,
+        _panel.One,
         _smoothing.Holt,
         _smoothing.Level,
         _smoothing.Seasonal,
@@ -199,7 +200,7 @@ def _known_class(name: Any) -> Any:
 def _decoded_object(value: dict[str, Any], arrays: dict[str, NDArray]) -> Any:
     cls = _known_class(value["object"])
     state = _decoded(value.get("state"), arrays)
-    if cls is _forecaster.One:
+    if cls is _panel.One:
         state["labels"] = None
     if issubclass(cls, tuple):
         return cls(**state)
