@@ -1,6 +1,6 @@
 """Recurrent networks as scikit-learn estimators: sequences in, classes, numbers or forecasts out.
 
-Needs scikit-learn (``pip install 'fastlstm[sklearn]'``), and tqdm if `verbose`.
+Needs scikit-learn (``pip install scikit-learn``), and tqdm if `verbose`.
 """
 
 import contextlib
@@ -8,9 +8,7 @@ import contextlib
 try:
     import sklearn  # type: ignore[import-untyped]  # noqa: F401
 except ImportError as error:
-    raise ImportError(
-        "fastlstm.estimators needs scikit-learn: pip install 'fastlstm[sklearn]'"
-    ) from error
+    raise ImportError("fastlstm.estimators needs scikit-learn: pip install scikit-learn") from error
 
 with contextlib.suppress(ImportError):  # scikit-learn brings threadpoolctl, but maybe an old one
     import fastlstm.threadpool  # noqa: F401

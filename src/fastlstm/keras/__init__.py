@@ -26,7 +26,7 @@ Counter({'LSTM': 1})
 try:
     import keras as _keras
 except ImportError as error:
-    raise ImportError("fastlstm.keras needs Keras 3: pip install 'fastlstm[keras]'") from error
+    raise ImportError("fastlstm.keras needs Keras 3: pip install keras") from error
 
 if _keras.backend.backend() != "torch":
     raise ImportError(f"fastlstm.keras needs KERAS_BACKEND=torch, got {_keras.backend.backend()}")
