@@ -41,6 +41,7 @@ class Tape:
         lengths: NDArray | None = None,
         reverse: bool = False,
         concatenated: bool = False,
+        resets: NDArray | None = None,
     ) -> None: ...
 
 def tape_bytes(weights: Weights, rows: Any, B: Any) -> Any: ...
@@ -65,6 +66,7 @@ def forward(
     masks: tuple[Any, Any, Any] | None = None,
     lengths: NDArray | None = None,
     reverse: bool = False,
+    resets: NDArray | None = None,
     training: bool = False,
     concatenated: bool = False,
 ) -> Tape | None: ...

@@ -28,6 +28,7 @@ from fastlstm._args.arrays import (
     check_optional,
     check_real,
     check_real_dtype,
+    check_resets,
 )
 from fastlstm._args.cells import PARAMETERS, PLAIN, Cell, find_cell
 from fastlstm._args.numbers import (
@@ -42,6 +43,7 @@ from fastlstm._core.calls import (
     CORES,
     Masks,
     make_weights,
+    restarts_of,
     run_backward,
     run_forward,
     state_at,
@@ -324,6 +326,11 @@ class Recurrent(Fixed):
             raise TypeError(f"x: expected {self.dtype}, the dtype of the layer, got {x.dtype}")
         return x.transpose(1, 0, 2) if self.batch_first else x
 
+    def _check_resets(self, resets: ArrayLike | None, T: int, B: int) -> NDArray[np.bool_] | None:
+        """Return a copy of `resets` as (T, B)."""
+        array = check_resets(resets, (B, T) if self.batch_first else (T, B))
+        return array.T if array is not None and self.batch_first else array
+
     def _state_shapes(self, B: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of h and, if there is one, of c."""
         N = self.num_layers * self.num_directions
@@ -395,6 +402,7 @@ class Recurrent(Fixed):
         x: ArrayLike,
         state: LayerState,
         lengths: ArrayLike | None,
+        resets: ArrayLike | None = None,
         *,
         training: bool = False,
         taped: bool = False,
@@ -405,6 +413,7 @@ class Recurrent(Fixed):
         T, B, _ = inputs.shape
         h_0, c_0 = self._check_state("state", state, B)
         lengths = check_lengths(lengths, T, B)
+        episodes = self._check_resets(resets, T, B)
         segment = segment_length(checkpoint, T)
         R, D, L = self.output_size, self.num_directions, self.num_layers
         h_n, c_n = self._empty_state(B)
@@ -425,13 +434,14 @@ class Recurrent(Fixed):
                 weights = self._pack(layer, direction, taped)
                 part = y if D == 1 else y[:, :, direction * R : (direction + 1) * R]
                 reverse, masks = self._starts_at_end(direction), self._masks(T, B, training)
+                restarts = restarts_of(episodes, lengths, reverse)
                 states: dict[str, Any] = {
                     "initial": state_at(h_0, c_0, i),
                     "final": state_at(h_n, c_n, i),
                 }
                 if taped and segment:
                     tape = Checkpoints(
-                        self._core, weights, inputs, lengths, reverse, segment, masks
+                        self._core, weights, inputs, lengths, restarts, reverse, segment, masks
                     )
                     tape.forward(part, **states)
                 else:
@@ -442,6 +452,7 @@ class Recurrent(Fixed):
                         part,
                         masks=masks,
                         lengths=lengths,
+                        restarts=restarts,
                         reverse=reverse,
                         training=taped,
                         **states,
@@ -456,7 +467,12 @@ class Recurrent(Fixed):
         return y, final, Tape(self, tapes, input_masks, (T, B), lengths is not None)
 
     def __call__(
-        self, x: ArrayLike, state: LayerState = None, *, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        state: LayerState = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
     ) -> tuple[NDArray, Any]:
         """Run the layers for inference.
 
@@ -469,6 +485,10 @@ class Recurrent(Fixed):
             shape (num_layers * num_directions, B, R or H).
         lengths : (B,) integers in [0, T], optional
             Where the sequences end, in any order.
+        resets : (T, B) array of bool, or (B, T) if batch_first, optional
+            Where it is true, a new episode begins with that step: as if the sequence were cut there
+            and its pieces were sequences that start from zero. No state passes, in neither
+            direction, and no gradient.
 
         Returns
         -------
@@ -482,7 +502,7 @@ class Recurrent(Fixed):
         ValueError, TypeError
             If an argument does not fit; the message names it.
         """
-        y, final, _ = self._run(x, state, lengths)
+        y, final, _ = self._run(x, state, lengths, resets)
         return y, final
 
     def forward(
@@ -491,6 +511,7 @@ class Recurrent(Fixed):
         state: LayerState = None,
         *,
         lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         checkpoint: bool | int = False,
     ) -> tuple[NDArray, Any, Tape]:
         """Run the layers for training: with dropout and zoneout, and keeping what `backward` needs.
@@ -499,7 +520,7 @@ class Recurrent(Fixed):
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, resets
             As of a call.
         checkpoint : bool or int
             Keep only the states between segments of this many steps (True: the square root of
@@ -514,7 +535,7 @@ class Recurrent(Fixed):
             For `backward`, any number of times; its ``nbytes`` says what it holds.
         """
         y, final, tape = self._run(
-            x, state, lengths, training=True, taped=True, checkpoint=checkpoint
+            x, state, lengths, resets, training=True, taped=True, checkpoint=checkpoint
         )
         assert tape is not None
         return y, final, tape
@@ -624,13 +645,18 @@ class Recurrent(Fixed):
         return STREAMS[self.dtype](self, check_size("batch_size", batch_size))
 
     def trace(
-        self, x: ArrayLike, state: LayerState = None, *, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        state: LayerState = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
     ) -> dict[str, dict[str, NDArray]]:
         """Run the layers as a call does, and return all that is inside.
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, resets
             As of a call.
 
         Returns
@@ -651,7 +677,7 @@ class Recurrent(Fixed):
         >>> sorted(trace["l0"]), trace["l0"]["f"].shape
         (['c', 'f', 'g', 'h', 'i', 'o'], (10, 2, 8))
         """
-        _, _, tape = self._run(x, state, lengths, taped=True)
+        _, _, tape = self._run(x, state, lengths, resets, taped=True)
         assert tape is not None
         T, B = tape.shape
         traces = {}

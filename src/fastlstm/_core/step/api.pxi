@@ -72,7 +72,7 @@ cdef void begin_call(
     Forward *job, const Plan *plan, ptrdiff_t T, ptrdiff_t B, bint training,
 ) noexcept nogil:
     """Set what follows from the plan and the sizes alone."""
-    cdef Steps steps = Steps(T, B, False, NULL, NULL, NULL)
+    cdef Steps steps = plain_steps(T, B, False)
     begin_forward(job, &plan.packed, &steps, training)
     job.zoneout_h = plan.zoneout_h
     job.zoneout_c = plan.zoneout_c

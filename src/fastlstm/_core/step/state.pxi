@@ -21,7 +21,7 @@ cdef void lay_out_state(
     B is at most MOST_ROWS.
     """
     cdef Forward *job = &state.job
-    cdef Steps steps = Steps(PTRDIFF_MAX // (B + 1), B, False, NULL, NULL, NULL)
+    cdef Steps steps = plain_steps(PTRDIFF_MAX // (B + 1), B, False)
     cdef ptrdiff_t s
     begin_forward(job, weights, &steps, False)
     job.zoneout_h = zoneout_h

@@ -181,14 +181,18 @@ cdef void run_backward_step(
     cdef const kernel_table *k = job.kernels
     cdef ptrdiff_t R = job.size.R, Rp = job.size.Rp, r = share.first_row, step = share.row_step
     cdef ptrdiff_t first = 0, last = Rp // k.lanes, panels, i
+    cdef bint resets = has_resets(&job.steps, s, s + 1)
     cdef backward_step todo
     cdef real *through
     cdef const real *init = job.zeros
     cdef ptrdiff_t init_stride = 0
     point_backward_step(&todo, job, share, s, at, dy, dy_stride)
-    if job.zoneout_h != NULL:
-        split_zoneout(job, share, s, &todo)
-    k.backward_cells[job.kind](&todo)
+    if resets:
+        reset_backward_cells(job, share, s, at, dy, dy_stride)
+    else:
+        if job.zoneout_h != NULL:
+            split_zoneout(job, share, s, &todo)
+        k.backward_cells[job.kind](&todo)
     if job.split_units:
         barrier(threads)
         panels = (last + 3) // 4  # of 4 vectors of columns, the last one maybe narrower
@@ -212,16 +216,19 @@ cdef void run_backward_step(
     if job.zoneout_h != NULL:
         for i in range(todo.rows):
             k.accumulate(todo.dh + i * step * Rp, job.kept + (r + i * step) * Rp, NULL, R)
+    if resets:
+        stop_gradients(job, share, s, todo.rows, first * k.lanes, (last - first) * k.lanes)
     if job.split_units:
         barrier(threads)
 
 
 cdef bint hidden_is_flat(const Backward *job, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
     """Whether what W_hh multiplied in the steps begin..end is in the tape row after row: not if
-    rows end there, or under dropout.
+    rows end there, or were reset, or under dropout.
     """
     cdef ptrdiff_t before = alive(&job.steps, begin - 1) if begin else job.steps.B
-    return before == alive(&job.steps, end - 1) and job.dropout == NULL
+    return (before == alive(&job.steps, end - 1) and job.dropout == NULL
+            and not has_resets(&job.steps, begin, end))
 
 
 cdef void collect(
@@ -239,7 +246,9 @@ cdef void collect(
             while first_row(steps, s + 1) - before <= r:
                 s += 1
             j = r - (first_row(steps, s) - before)
-            memcpy(job.h_chunk + r * R, tape_h(job, s - 1) + j * job.h_stride, R * sizeof(real))
+            copy_or_zero(
+                job.h_chunk + r * R, tape_h(job, s - 1) + j * job.h_stride, R,
+                is_reset(steps, s, j))
             if job.dropout != NULL:
                 job.kernels.multiply(
                     job.h_chunk + r * R, job.h_chunk + r * R,
@@ -403,6 +412,9 @@ cdef void restrict_to_group(Backward *jobs, int g, int count) noexcept nogil:
     cdef Backward *job = &jobs[g]
     job[0] = jobs[0]
     job.steps.B = job.steps.B // count
+    if job.steps.resets != NULL:
+        job.steps.resets += g
+        job.steps.resets_stride = count
     job.x = view_of_group(job.x, g, count)
     job.dx = view_of_group(job.dx, g, count)
     job.dy = view_of_group(job.dy, g, count)

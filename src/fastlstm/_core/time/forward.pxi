@@ -26,6 +26,8 @@ cdef struct Forward:
     real *gates                 # training (all rows, Z), else (B, Z), or NULL for LSTM and GRU
     real *extra                 # training (all rows, parts.size), else (B, parts.size)
     real *u                     # (B, Rp): h_{t-1} under dropout
+    real *reset_h               # (threads, B, Rp), with resets: h_{t-1} and c_{t-1} of one step
+    real *reset_c               # (B, Hp)
     real *h                     # h_0 (B, Rp), then training (all rows, Rp), else (2, B, Rp)
     real *c                     # c_0 (B, Hp), then training (all rows, Hp), else nothing
     real *h_n
@@ -151,6 +153,8 @@ cdef void prepare_step(
         todo.u_stride = step * Rp
     todo.c = offset(cell_state(job, s), first * Hp)
     todo.c_prev = offset(cell_state(job, s - 1), first * Hp)
+    if steps.resets != NULL:
+        reset_states(todo, job, share, s, thread)
     if job.gates != NULL:
         todo.gates = job.gates + (before + first) * Z
     if job.kind != LSTM and job.kind != GRU:
@@ -274,6 +278,9 @@ cdef void place_forward_workspace(Forward *job, int threads, Memory *memory) noe
     job.x_step = carve(memory, threads * B, n.I if job.steps.order != NULL else 0)
     job.scratch = carve(memory, threads * job.kernels.tile_rows, 4 * job.kernels.lanes)
     job.u = carve(memory, B, n.Rp if job.dropout != NULL else 0)
+    # columns beyond R and H are read
+    job.reset_h = carve_zeros(memory, threads * B, n.Rp if job.steps.resets != NULL else 0)
+    job.reset_c = carve_zeros(memory, B, n.Hp if job.steps.resets != NULL else 0)
     if not job.training:
         job.chunk = carve(memory, rows, n.Z if not job.fused else 0)
         job.gates = carve(memory, B, n.Z) if wants_gates else NULL

@@ -8,6 +8,14 @@ cdef struct Steps:
     const ptrdiff_t *order      # (B,) rows by falling length; NULL: not ragged
     const ptrdiff_t *lengths    # (B,) in that order
     const ptrdiff_t *first      # (count + 1,) rows before step s
+    const unsigned char *resets  # of each row of each step, see resets.pxi; NULL: none
+    ptrdiff_t resets_stride     # from row to row of a step
+    bint resets_backwards       # of step s before those of step s - 1, and none of step 0
+
+
+cdef inline Steps plain_steps(ptrdiff_t count, ptrdiff_t B, bint reverse) noexcept nogil:
+    """Steps of B rows each, without resets."""
+    return Steps(count, B, reverse, NULL, NULL, NULL, NULL, 1, False)
 
 
 cdef inline ptrdiff_t first_row(const Steps *steps, ptrdiff_t s) noexcept nogil:
@@ -46,6 +54,7 @@ cdef class Schedule:
     cdef ptrdiff_t T
     cdef bint concatenated      # x and y are (1, all rows, F), step after step
     cdef Buffer buffer
+    cdef Buffer resets
 
     def __cinit__(
         self, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t[::1] lengths=None, bint reverse=False,
@@ -53,7 +62,7 @@ cdef class Schedule:
         if T < 0 or B < 0 or size_times(T, B) > MOST_ROWS:
             raise MemoryError(f"x: expected at most {MOST_ROWS} rows, got {T} steps of {B}")
         self.T = T
-        self.steps = Steps(T, B, reverse, NULL, NULL, NULL)
+        self.steps = plain_steps(T, B, reverse)
         if lengths is not None:
             if lengths.shape[0] != B:
                 raise ValueError(f"lengths: expected {(B,)}, got {(lengths.shape[0],)}")
@@ -110,6 +119,25 @@ cdef class Schedule:
         self.steps.order = order
         self.steps.lengths = sorted_lengths
         self.steps.first = first
+        return 0
+
+    cdef int take_resets(self, const unsigned char[:, :] resets) except -1:
+        """Copy the flags of (T, B) in the order of the steps. They are read once."""
+        cdef Steps *steps = &self.steps
+        cdef ptrdiff_t B = steps.B, s, j, t, rows = first_row(steps, steps.count)
+        cdef unsigned char *flags
+        if resets.shape[0] != self.T or resets.shape[1] != B:
+            raise ValueError(
+                f"resets: expected {(self.T, B)}, got {(resets.shape[0], resets.shape[1])}")
+        self.resets = Buffer(rows)
+        flags = <unsigned char *>self.resets.block.memory
+        for s in range(steps.count):
+            for j in range(alive(steps, s)):
+                t = s
+                if steps.order != NULL and steps.reverse:
+                    t = steps.lengths[j] - 1 - s
+                flags[first_row(steps, s) + j] = resets[t, batch_row(steps, j)] != 0
+        steps.resets = flags
         return 0
 
 

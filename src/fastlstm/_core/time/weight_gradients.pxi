@@ -46,8 +46,9 @@ cdef void add_weight_gradients(
                     k.option_gradients(
                         job.dpeephole, job.dnorm, dz_row,
                         job.extra + (first_row(steps, s) + j) * job.extra_stride,
-                        tape_c(job, s - 1) + j * job.c_stride, &job.parts, &job.gradients,
-                        job.options, H)
+                        job.zeros if is_reset(steps, s, j)
+                        else tape_c(job, s - 1) + j * job.c_stride,
+                        &job.parts, &job.gradients, job.options, H)
                     dz_row += job.D
     for i in range(job.weight_gradient_count):
         gradient = &job.weight_gradients[i]

@@ -1,0 +1,106 @@
+# Episodes within a sequence: rows whose state is zero before a step, and through which no gradient
+# passes there.
+#
+# Decision: flags, a byte for each row of each step. A step that has any reads copies of h_{t-1} and
+# c_{t-1} in which those rows are zero; backward its cells are taken run by run of rows, so that what
+# those rows read is one row of zeros, and dh and dc of those rows end as zero. Others pay for one look.
+
+
+cdef inline bint is_reset(const Steps *steps, ptrdiff_t s, ptrdiff_t j) noexcept nogil:
+    """Whether the state of row j is zero before step s."""
+    cdef ptrdiff_t r = first_row(steps, s)
+    if steps.resets == NULL or (steps.resets_backwards and s == 0):
+        return False
+    return steps.resets[(j - r if steps.resets_backwards else j + r) * steps.resets_stride]
+
+
+cdef bint has_resets(const Steps *steps, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
+    """Whether any row's state is zero before one of the steps begin..end."""
+    cdef ptrdiff_t s, j
+    if steps.resets == NULL:
+        return False
+    for s in range(begin, end):
+        for j in range(alive(steps, s)):
+            if is_reset(steps, s, j):
+                return True
+    return False
+
+
+cdef inline void copy_or_zero(
+    real *to, const real *source, ptrdiff_t n, bint zero,
+) noexcept nogil:
+    """to (n,) := source, or 0."""
+    if zero:
+        memset(to, 0, n * sizeof(real))
+    else:
+        memcpy(to, source, n * sizeof(real))
+
+
+cdef void reset_states(
+    forward_step *todo, const Forward *job, const Share *share, ptrdiff_t s, int thread,
+) noexcept nogil:
+    """Let the step s read copies of h_{t-1} and c_{t-1} in which some rows are zero, if any are.
+
+    Threads that share units have all of h_{t-1}, each its own copy, and their units of c_{t-1}.
+    """
+    cdef const Steps *steps = &job.steps
+    cdef ptrdiff_t Rp = job.size.Rp, Hp = job.size.Hp
+    cdef ptrdiff_t first = share.first_row, step = share.row_step, lanes = job.kernels.lanes
+    cdef ptrdiff_t unit = share.first_panel * lanes, units = share.last_panel * lanes - unit, i
+    cdef real *h = job.reset_h + (thread * steps.B + first) * Rp
+    cdef real *c = job.reset_c + first * Hp
+    cdef bint zero, with_c = has_c(job.kind)
+    if not has_resets(steps, s, s + 1):
+        return
+    for i in range(todo.rows):
+        zero = is_reset(steps, s, first + i * step)
+        copy_or_zero(
+            h + i * step * Rp, todo.h_prev + i * todo.h_prev_stride, job.size.R, zero)
+        if with_c:
+            copy_or_zero(
+                c + i * step * Hp + unit, todo.c_prev + i * todo.c_stride + unit, units, zero)
+    todo.h_prev = h
+    todo.h_prev_stride = step * Rp
+    todo.c_prev = c
+    if job.dropout == NULL:
+        todo.u = todo.h_prev
+        todo.u_stride = todo.h_prev_stride
+
+
+cdef void reset_backward_cells(
+    const Backward *job, const Share *share, ptrdiff_t s, ptrdiff_t at, const real *dy,
+    ptrdiff_t dy_stride,
+) noexcept nogil:
+    """The cells of a step that has resets: rows between them together, those rows one by one."""
+    cdef const Steps *steps = &job.steps
+    cdef ptrdiff_t end = alive(steps, s), step = share.row_step
+    cdef Share rows = share[0]
+    cdef backward_step todo
+    while rows.first_row < end:
+        point_backward_step(&todo, job, &rows, s, at, dy, dy_stride)
+        todo.rows = 1
+        if is_reset(steps, s, rows.first_row):
+            todo.h_prev = todo.u = todo.c_prev = job.zeros
+        else:
+            while (rows.first_row + todo.rows * step < end
+                   and not is_reset(steps, s, rows.first_row + todo.rows * step)):
+                todo.rows += 1
+        if job.zoneout_h != NULL:
+            split_zoneout(job, &rows, s, &todo)
+        job.kernels.backward_cells[job.kind](&todo)
+        rows.first_row += todo.rows * step
+
+
+cdef void stop_gradients(
+    const Backward *job, const Share *share, ptrdiff_t s, ptrdiff_t rows, ptrdiff_t unit,
+    ptrdiff_t units,
+) noexcept nogil:
+    """dh and dc := 0 where no gradient passes to the step before s; dh from `unit` on."""
+    cdef ptrdiff_t lanes = job.kernels.lanes, j, i
+    cdef ptrdiff_t first = share.first_panel * lanes, last = share.last_panel * lanes
+    for i in range(rows):
+        j = share.first_row + i * share.row_step
+        if is_reset(&job.steps, s, j):
+            memset(job.dh + j * job.size.Rp + unit, 0, units * sizeof(real))
+            if has_c(job.kind):
+                memset(job.dc + j * job.size.Hp + first, 0, (last - first) * sizeof(real))
