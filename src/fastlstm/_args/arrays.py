@@ -146,10 +146,8 @@ def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp]
     return array.astype(np.intp, copy=False)
 
 
-def check_resets(resets: ArrayLike | None, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+def check_resets(resets: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return a copy of `resets`, which nobody else can change, as bool of exactly this shape."""
-    if resets is None:
-        return None
     array = np.array(resets)
     if array.dtype != np.bool_:
         raise TypeError(f"resets: expected bool, got {array.dtype}")
@@ -212,7 +210,7 @@ def _check(kind: str, given: dict[str, Any]) -> dict[str, Any]:
         "w_ih": check_array("w_ih", w_ih, shapes["w_ih"], dtype),
         "w_hh": check_array("w_hh", w_hh, shapes["w_hh"], dtype),
         "lengths": check_lengths(lengths, T, B),
-        "resets": check_resets(resets, (T, B)),
+        "resets": None if resets is None else check_resets(resets, (T, B)),
     }
     for name, value in given.items():
         if name in OPTIONS:

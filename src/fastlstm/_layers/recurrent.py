@@ -328,8 +328,10 @@ class Recurrent(Fixed):
 
     def _check_resets(self, resets: ArrayLike | None, T: int, B: int) -> NDArray[np.bool_] | None:
         """Return a copy of `resets` as (T, B)."""
+        if resets is None:
+            return None
         array = check_resets(resets, (B, T) if self.batch_first else (T, B))
-        return array.T if array is not None and self.batch_first else array
+        return array.T if self.batch_first else array
 
     def _state_shapes(self, B: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of h and, if there is one, of c."""

@@ -86,6 +86,7 @@ def truncated_bptt(
     state: Any = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
 ) -> Iterator[Window]:
     """Run a series in windows, for backpropagation through time that does not reach its start.
 
@@ -107,6 +108,8 @@ def truncated_bptt(
         Initial state, zero by default. ``window.state`` of an earlier series goes on from there.
     lengths : (B,) integers in [0, T], optional
         Where the sequences end.
+    resets : (T, B) array of bool, or (B, T) if batch_first, optional
+        Where episodes begin, as of the layer's call.
 
     Returns
     -------
@@ -149,11 +152,17 @@ def truncated_bptt(
     T, B, _ = inputs.shape
     layer._check_state("state", state, B)
     ends = check_lengths(lengths, T, B)
-    return _windows(layer, inputs, k1, k2, state, ends)
+    return _windows(layer, inputs, k1, k2, state, ends, layer._check_resets(resets, T, B))
 
 
 def _windows(
-    layer: Recurrent, x: NDArray, k1: int, k2: int, state: Any, lengths: NDArray | None
+    layer: Recurrent,
+    x: NDArray,
+    k1: int,
+    k2: int,
+    state: Any,
+    lengths: NDArray | None,
+    resets: NDArray | None,
 ) -> Iterator[Window]:
     """Yield the windows of x (T, B, I)."""
     tapes: deque[Tape] = deque(maxlen=k2 // k1)
@@ -162,9 +171,11 @@ def _windows(
         stop = min(start + k1, T)
         segment = x[start:stop]
         remaining = None if lengths is None else np.clip(lengths - start, 0, stop - start)
-        y, state, tape = layer.forward(
-            segment.transpose(1, 0, 2) if layer.batch_first else segment, state, lengths=remaining
-        )
+        begins = None if resets is None else resets[start:stop]
+        if layer.batch_first:
+            segment = segment.transpose(1, 0, 2)
+            begins = None if begins is None else begins.T
+        y, state, tape = layer.forward(segment, state, lengths=remaining, resets=begins)
         tapes.append(tape)
         yield Window(y, start, stop, state, layer, tuple(tapes))
 

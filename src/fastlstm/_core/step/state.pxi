@@ -54,6 +54,16 @@ cdef inline real *current_h(const State *state) noexcept nogil:
     return state.todo[(state.s + 1) & 1].h
 
 
+cdef inline void reset_rows(State *state, const unsigned char *resets) noexcept nogil:
+    """h and c of the rows whose flag is not 0 := 0."""
+    cdef const Sizes *n = &state.job.size
+    cdef ptrdiff_t j
+    for j in range(state.job.steps.B):
+        if resets[j]:
+            memset(current_h(state) + j * n.Rp, 0, n.R * sizeof(real))
+            memset(state.job.c + j * n.Hp, 0, n.H * sizeof(real))
+
+
 cdef inline void copy_array(
     real *to, ptrdiff_t to_stride, const real *source, ptrdiff_t source_stride,
     ptrdiff_t rows, ptrdiff_t F,

@@ -1,17 +1,16 @@
 # Episodes within a sequence: rows whose state is zero before a step, and through which no gradient
 # passes there.
 #
-# Decision: flags, a byte for each row of each step. A step that has any reads copies of h_{t-1} and
-# c_{t-1} in which those rows are zero; backward its cells are taken run by run of rows, so that what
-# those rows read is one row of zeros, and dh and dc of those rows end as zero. Others pay for one look.
+# Decision: a flag for each row of each step. A step that has any reads copies of h_{t-1} and c_{t-1}
+# in which those rows are zero; backward its cells are taken run by run of rows, so that what those
+# rows read is one row of zeros, and dh and dc of those rows end as zero. The tape stays as it is:
+# the step before needs what it left. Steps without any pay for a look at the flags.
 
 
 cdef inline bint is_reset(const Steps *steps, ptrdiff_t s, ptrdiff_t j) noexcept nogil:
     """Whether the state of row j is zero before step s."""
-    cdef ptrdiff_t r = first_row(steps, s)
-    if steps.resets == NULL or (steps.resets_backwards and s == 0):
-        return False
-    return steps.resets[(j - r if steps.resets_backwards else j + r) * steps.resets_stride]
+    return (steps.resets != NULL
+            and steps.resets[(first_row(steps, s) + j) * steps.resets_stride] != 0)
 
 
 cdef bint has_resets(const Steps *steps, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:

@@ -8,14 +8,13 @@ cdef struct Steps:
     const ptrdiff_t *order      # (B,) rows by falling length; NULL: not ragged
     const ptrdiff_t *lengths    # (B,) in that order
     const ptrdiff_t *first      # (count + 1,) rows before step s
-    const unsigned char *resets  # of each row of each step, see resets.pxi; NULL: none
+    const unsigned char *resets  # of each row of each step, see resets.pxi, or NULL
     ptrdiff_t resets_stride     # from row to row of a step
-    bint resets_backwards       # of step s before those of step s - 1, and none of step 0
 
 
 cdef inline Steps plain_steps(ptrdiff_t count, ptrdiff_t B, bint reverse) noexcept nogil:
     """Steps of B rows each, without resets."""
-    return Steps(count, B, reverse, NULL, NULL, NULL, NULL, 1, False)
+    return Steps(count, B, reverse, NULL, NULL, NULL, NULL, 1)
 
 
 cdef inline ptrdiff_t first_row(const Steps *steps, ptrdiff_t s) noexcept nogil:
