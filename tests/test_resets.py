@@ -17,6 +17,7 @@ from helpers import (
 
 import fastlstm
 from fastlstm import reference
+from fastlstm.training import truncated_bptt
 
 ragged = pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 reverse = pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
@@ -274,6 +275,60 @@ def test_a_change_after_the_call_changes_no_gradient(isa, rng, cell):
         resets[...] = ~resets
         assert_same_bits(layer.backward(tape, np.ones((8, 4, 9))), before)
         resets[...] = kept
+
+
+@each_layer
+def test_streams_with_rows_reset_have_the_bits_of_a_call(isa, dtype, rng, cell):
+    T, B = 7, 4
+    layer = cell.layer(3, 9, dtype=dtype, rng=1, num_layers=2)
+    x, resets = normal(rng, (T, B, 3), dtype), some_resets(rng, T, B)
+    state = cell.state_of(rng, layer, B)
+    y, final = layer(x, state, resets=resets)
+    stream = layer.stream(B)
+    stream.state = state
+    for t in range(T):
+        stream.reset_rows(resets[t])
+        assert_same_bits(stream.step(x[t]), y[t])
+    assert_same_bits((stream.state,), (final,))
+    for wrong, error in ((np.zeros(B), TypeError), (np.zeros(B + 1, bool), ValueError)):
+        with pytest.raises(error, match="resets: expected"):
+            stream.reset_rows(wrong)
+
+
+@each_unmasked
+@pytest.mark.parametrize("batch_first", [False, True], ids=["(T, B)", "(B, T)"])
+def test_windows_of_truncated_bptt_have_episodes(rng, cell, batch_first):
+    T, B = 12, 4
+    layer = cell.layer(3, 7, dtype=np.float64, rng=1, batch_first=batch_first)
+    x, resets = normal(rng, (T, B, 3)), some_resets(rng, T, B)
+    if batch_first:
+        x, resets = x.transpose(1, 0, 2), resets.T
+    call = {"lengths": some_lengths(rng, T, B), "resets": resets}
+    y, final, tape = layer.forward(x, **call)
+    *_, last = windows = list(truncated_bptt(layer, x, 3, T, **call))
+    assert_same_bits(np.concatenate([w.y for w in windows], axis=int(batch_first)), y)
+    assert_same_bits((last.state,), (final,))
+    dy = np.zeros_like(y)
+    newest = (slice(None), slice(T - 3, None)) if batch_first else slice(T - 3, None)
+    dy[newest] = 1
+    assert_close(last.backward(dy[newest]).flat, layer.backward(tape, dy).flat)
+    # one episode per window: nothing goes further back
+    begins = np.zeros(resets.shape, bool)
+    every = begins.T if batch_first else begins
+    every[::3] = True
+    windows = list(truncated_bptt(layer, x, 3, T, resets=begins))
+    part = windows[-1].backward(np.ones_like(windows[-1].y))
+    alone = layer.forward(x[newest])[2]
+    assert_close(part.flat, layer.backward(alone, np.ones_like(windows[-1].y)).flat)
+    before = part.x[:, : T - 3] if batch_first else part.x[: T - 3]
+    assert not before.any()
+
+
+def test_a_reversed_layer_has_no_windows_with_episodes():
+    layer = fastlstm.LSTM(2, 3, reverse=True)
+    x, resets = np.zeros((4, 1, 2), np.float32), np.zeros((4, 1), bool)
+    with pytest.raises(ValueError, match="resets: expected None"):
+        truncated_bptt(layer, x, 2, resets=resets)
 
 
 @each_layer

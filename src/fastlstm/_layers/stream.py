@@ -32,9 +32,10 @@ class _OfLayer:
         self.restart(weights, self._layer._expected_zoneout(), self._batch_size)
 
     def reset_rows(self, resets: ArrayLike) -> None:
-        """Set the state to zero where `resets`, a (B,) array of bool, is true: episodes begin there.
+        """Set the state to zero in the rows where `resets`, a (B,) array of bool, is true.
 
-        Before a step it does what that row of a call's `resets` does, to the bit. The weights stay.
+        An episode begins there: before a step this does what ``resets[t]`` does in a call, to the
+        bit. The weights stay as they are.
 
         Raises
         ------

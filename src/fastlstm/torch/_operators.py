@@ -363,8 +363,7 @@ def _pytorch_recurrence(
 def _pytorch_episodes(mode, x, h_0, c_0, weights, batch_sizes, resets, B, reverse):
     """Return the same with resets, which PyTorch does not have: one step after the other."""
     lengths = _lengths(batch_sizes, x.shape[0])
-    restarts: Any = restarts_of(_array(resets), lengths, reverse)
-    restarts = torch.from_numpy(restarts).unsqueeze(-1)
+    restarts = torch.from_numpy(restarts_of(_array(resets), lengths, reverse)).unsqueeze(-1)
     steps = x.unbind() if lengths is None else x.split(batch_sizes.tolist())
     y = list(steps)
     H, R = weights[0].shape[0] // CELLS[mode].G, weights[1].shape[1]

@@ -109,7 +109,7 @@ def truncated_bptt(
     lengths : (B,) integers in [0, T], optional
         Where the sequences end.
     resets : (T, B) array of bool, or (B, T) if batch_first, optional
-        Where episodes begin, as of the layer's call.
+        Where episodes begin, as of the layer's call; not if the layer is reverse.
 
     Returns
     -------
@@ -152,6 +152,8 @@ def truncated_bptt(
     T, B, _ = inputs.shape
     layer._check_state("state", state, B)
     ends = check_lengths(lengths, T, B)
+    if resets is not None and layer.reverse:
+        raise ValueError(f"resets: expected None for {layer!r}")
     return _windows(layer, inputs, k1, k2, state, ends, layer._check_resets(resets, T, B))
 
 
