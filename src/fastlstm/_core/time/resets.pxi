@@ -2,9 +2,9 @@
 # passes there.
 #
 # Decision: a flag for each row of each step. A step that has any reads copies of h_{t-1} and
-# c_{t-1} in which those rows are zero; backward its cells are taken run by run of rows, so that what
-# those rows read is one row of zeros, and dh and dc of those rows end as zero. The tape stays as it
-# is: the step before needs what it left. Steps without any pay for a look at the flags.
+# c_{t-1} in which those rows are zero; backward its cells are taken run by run of rows, so that
+# what those rows read is one row of zeros, and dh and dc of those rows end as zero. The tape stays
+# as it is: the step before needs what it left. Steps without any pay for a look at the flags.
 
 
 cdef inline bint is_reset(const Steps *steps, ptrdiff_t s, ptrdiff_t j) noexcept nogil:
