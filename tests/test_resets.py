@@ -1,5 +1,9 @@
 """Episodes inside a sequence: `resets` is what cutting the sequences by hand gives."""
 
+import importlib.util
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from cells import CELLS, LAYERS, each_cell, each_kind, each_layer, each_of, part_of
@@ -329,6 +333,32 @@ def test_a_reversed_layer_has_no_windows_with_episodes():
     x, resets = np.zeros((4, 1, 2), np.float32), np.zeros((4, 1), bool)
     with pytest.raises(ValueError, match="resets: expected None"):
         truncated_bptt(layer, x, 2, resets=resets)
+
+
+def test_the_benchmark_runs_and_its_ways_agree(capsys):
+    path = Path(__file__).parents[1] / "benchmarks" / "episodes.py"
+    spec = importlib.util.spec_from_file_location("episodes", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with forced_threads(1):
+        sizes = "--steps 9 --batch 3 --features 2 --hidden 5 --episode 3 --repeats 1"
+        module.main(sizes.split())
+    assert "one call with resets" in capsys.readouterr().out
+    rng = np.random.default_rng(0)
+    lstm = fastlstm.LSTM(2, 5, dtype=np.float64, rng=0)
+    x, dy, begins = normal(rng, (9, 3, 2)), normal(rng, (9, 3, 5)), some_resets(rng, 9, 3)
+    one, cut = (way(lstm, x, begins, dy) for way in (module.in_one_call, module.cut))
+    assert_same_bits(one[0], module.cut(lstm, x, begins | (np.arange(9) == 0)[:, None], dy)[0])
+    assert_close(one, cut)
+
+
+def test_the_page_on_episodes_runs():
+    page = (Path(__file__).parents[1] / "docs" / "episodes.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    found = {}
+    exec(code, found)
+    assert np.isfinite(found["gradients"].flat).all()
+    assert found["resets"].any()
 
 
 @each_layer

@@ -503,6 +503,19 @@ class Recurrent(Fixed):
         ------
         ValueError, TypeError
             If an argument does not fit; the message names it.
+
+        Examples
+        --------
+        An episode that begins with step 4 knows nothing of what was before:
+
+        >>> import numpy as np
+        >>> import fastlstm
+        >>> lstm = fastlstm.LSTM(3, 8, bidirectional=True, rng=0)
+        >>> x = np.random.default_rng(0).standard_normal((10, 1, 3), np.float32)
+        >>> resets = np.arange(10)[:, None] == 4
+        >>> y, _ = lstm(x, resets=resets)
+        >>> bool((y[:4] == lstm(x[:4])[0]).all() and (y[4:] == lstm(x[4:])[0]).all())
+        True
         """
         y, final, _ = self._run(x, state, lengths, resets)
         return y, final
