@@ -27,8 +27,9 @@ cdef extern from "memory.h":
     void memory_free(void *memory) noexcept nogil
 
 cdef extern from "team.h":
-    void team_run(team_body body, void *job, int threads) noexcept nogil
-    void team_barrier(int threads) noexcept nogil
+    void team_run_lines(const team_lines *work, int threads, long long until) noexcept nogil
+    void team_run_phases(const team_phases *work, int threads) noexcept nogil
+    long long team_now() noexcept nogil
     int fastlstm_get_num_threads() noexcept nogil
     void fastlstm_set_num_threads(int threads) noexcept nogil
     int TEAM_MOST_THREADS
@@ -169,12 +170,16 @@ def show_config():
         print(f"threads: {get_num_threads()} (set; at first {threads}: {source})")
 
 
-cdef void run_team(team_body body, void *job, int threads) noexcept nogil:
-    team_run(body, job, threads)
+cdef void run_lines(const team_lines *work, int threads, long long until) noexcept nogil:
+    team_run_lines(work, threads, until)
 
 
-cdef void barrier(int threads) noexcept nogil:
-    team_barrier(threads)
+cdef void run_phases(const team_phases *work, int threads) noexcept nogil:
+    team_run_phases(work, threads)
+
+
+cdef long long now() noexcept nogil:
+    return team_now()
 
 
 cdef int threads_for(double operations) noexcept nogil:

@@ -109,7 +109,7 @@ cdef void lay_out_forward(Forward *job, Memory *memory) noexcept nogil:
     job.h_n = carve(memory, job.steps.B, n.R)
 
 
-cdef void run_forward(PlanState *own, Forward *job, const void *x, void *y) noexcept nogil:
+cdef void run_from_state(PlanState *own, Forward *job, const void *x, void *y) noexcept nogil:
     """Run a job that has its memory from the state on, and leave the state behind its last step."""
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t T = job.steps.count, B = job.steps.B
@@ -123,14 +123,14 @@ cdef void run_forward(PlanState *own, Forward *job, const void *x, void *y) noex
     copy_array(job.h, n.Rp, h, n.Rp, B, n.Rp)
     if has_c(job.kind):
         copy_array(job.c, n.Hp, c, n.Hp, B, n.Hp)
-    job.end = T
-    forward_thread(job, 0, 1)
+    while job.lines[0].begin < T:
+        run_chunk(&job.lines, 0)
     copy_array(h, n.Rp, job.h_n, n.R, B, n.R)
     if has_c(job.kind):
         copy_array(c, n.Hp, cell_state(job, T - 1), n.Hp, B, n.Hp)
 
 
-# --- training -------------------------------------------------------------------------------------
+# --- sequences, with and without a tape -----------------------------------------------------------
 
 cdef void lay_out_tape(
     KeptTape *tape, Forward *job, const Plan *plan, const unsigned char *resets, Memory *memory,
@@ -177,7 +177,7 @@ cdef int api_forward_episodes(
         lay_out_resets(&job, own.plan, resets, &memory)
     lay_out_forward(&job, &memory)
     if T:
-        run_forward(own, &job, x, y)
+        run_from_state(own, &job, x, y)
     return FASTLSTM_OK
 
 
@@ -221,10 +221,11 @@ cdef void lay_out_backward(
     job.zoneout_h = plan.zoneout_h
     job.zoneout_c = plan.zoneout_c
     groups.count = count_groups(job)
+    groups.parts = 1
+    groups.above = NULL
     for g in range(groups.count - 1, -1, -1):
         restrict_to_group(groups.jobs, g, groups.count)
-    for g in range(groups.count):
-        place_backward_workspace(&groups.jobs[g], memory)
+    place_lines(groups, memory)
 
 
 cdef bint fit(const fastlstm_gradients *gradients, const PackedWeights *weights) noexcept nogil:
@@ -267,7 +268,7 @@ cdef int api_backward(
         memset(job.dc, 0, rows * n.Hp * sizeof(real))
         copy_array(job.dh, n.Rp, offset(<const real *>gradients.dh_n, g * R), count * R, rows, R)
         copy_array(job.dc, n.Hp, offset(<const real *>gradients.dc_n, g * H), count * H, rows, H)
-    backward_thread(&groups, 0, 1)
+    run_backward_alone(&groups)
     for g in range(count):
         job = &jobs[g]
         copy_array(offset(<const real *>gradients.dh_0, g * R), count * R, job.dh, n.Rp, rows, R)

@@ -33,11 +33,11 @@ cdef void lay_out_state(
     place_forward_workspace(job, 1, memory)
     if memory.start == NULL:
         return
-    state.share = share_of(job.size.P, False, 0, 1)
+    state.share = job.lines[0].share
     state.s = 2
     for s in range(2, 4):
-        prepare_share(&state.todo[s & 1], job, &state.share, 0)
-        prepare_step(&state.todo[s & 1], job, &state.share, s, NULL, 0)
+        prepare_share(&state.todo[s & 1], job, &state.share, job.lines[0].scratch)
+        prepare_step(&state.todo[s & 1], job, &state.share, s, NULL, NULL)
 
 
 cdef inline const real *advance(State *state, const real *x) noexcept nogil:

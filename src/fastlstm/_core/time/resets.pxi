@@ -36,17 +36,13 @@ cdef inline void copy_or_zero(
 
 
 cdef void reset_states(
-    forward_step *todo, const Forward *job, const Share *share, ptrdiff_t s, int thread,
+    forward_step *todo, const Forward *job, const Share *share, ptrdiff_t s,
 ) noexcept nogil:
-    """Let the step s read copies of h_{t-1} and c_{t-1} in which some rows are zero, if any are.
-
-    Threads that share units have all of h_{t-1}, each its own copy, and their units of c_{t-1}.
-    """
+    """Let step s read copies of h_{t-1} and c_{t-1} in which some rows are zero, if any are."""
     cdef const Steps *steps = &job.steps
     cdef ptrdiff_t Rp = job.size.Rp, Hp = job.size.Hp
-    cdef ptrdiff_t first = share.first_row, step = share.row_step, lanes = job.kernels.lanes
-    cdef ptrdiff_t unit = share.first_panel * lanes, units = share.last_panel * lanes - unit, i
-    cdef real *h = job.reset_h + (thread * steps.B + first) * Rp
+    cdef ptrdiff_t first = share.first_row, step = share.row_step, i
+    cdef real *h = job.reset_h + first * Rp
     cdef real *c = job.reset_c + first * Hp
     cdef bint zero, with_c = has_c(job.kind)
     if not has_resets(steps, s, s + 1):
@@ -56,8 +52,7 @@ cdef void reset_states(
         copy_or_zero(
             h + i * step * Rp, todo.h_prev + i * todo.h_prev_stride, job.size.R, zero)
         if with_c:
-            copy_or_zero(
-                c + i * step * Hp + unit, todo.c_prev + i * todo.c_stride + unit, units, zero)
+            copy_or_zero(c + i * step * Hp, todo.c_prev + i * todo.c_stride, Hp, zero)
     todo.h_prev = h
     todo.h_prev_stride = step * Rp
     todo.c_prev = c
@@ -67,8 +62,7 @@ cdef void reset_states(
 
 
 cdef void reset_backward_cells(
-    const Backward *job, const Share *share, ptrdiff_t s, ptrdiff_t at, const real *dy,
-    ptrdiff_t dy_stride,
+    const Backward *job, const Share *share, const Chunk *chunk, ptrdiff_t s, ptrdiff_t at,
 ) noexcept nogil:
     """The cells of a step that has resets: rows between them together, those rows one by one."""
     cdef const Steps *steps = &job.steps
@@ -76,7 +70,7 @@ cdef void reset_backward_cells(
     cdef Share rows = share[0]
     cdef backward_step todo
     while rows.first_row < end:
-        point_backward_step(&todo, job, &rows, s, at, dy, dy_stride)
+        point_backward_step(&todo, job, &rows, chunk, s, at)
         todo.rows = 1
         if is_reset(steps, s, rows.first_row):
             todo.h_prev = todo.u = todo.c_prev = job.zeros
@@ -90,16 +84,15 @@ cdef void reset_backward_cells(
         rows.first_row += todo.rows * step
 
 
-cdef void stop_gradients(
-    const Backward *job, const Share *share, ptrdiff_t s, ptrdiff_t rows, ptrdiff_t unit,
-    ptrdiff_t units,
+cdef inline void stop_gradients(
+    const Backward *job, const Share *share, ptrdiff_t s,
 ) noexcept nogil:
-    """dh and dc := 0 where no gradient passes to the step before s; dh from `unit` on."""
-    cdef ptrdiff_t lanes = job.kernels.lanes, j, i
-    cdef ptrdiff_t first = share.first_panel * lanes, last = share.last_panel * lanes
-    for i in range(rows):
+    """dh and dc := 0 where no gradient passes to the step before s."""
+    cdef ptrdiff_t i, j
+    if job.steps.resets == NULL:
+        return
+    for i in range(rows_of_share(share, alive(&job.steps, s))):
         j = share.first_row + i * share.row_step
         if is_reset(&job.steps, s, j):
-            memset(job.dh + j * job.size.Rp + unit, 0, units * sizeof(real))
-            if has_c(job.kind):
-                memset(job.dc + j * job.size.Hp + first, 0, (last - first) * sizeof(real))
+            memset(job.dh + j * job.size.Rp, 0, job.size.Rp * sizeof(real))
+            memset(job.dc + j * job.size.Hp, 0, job.size.Hp * sizeof(real))

@@ -31,14 +31,6 @@ cdef inline ptrdiff_t batch_row(const Steps *steps, ptrdiff_t j) noexcept nogil:
     return j if steps.order == NULL else steps.order[j]
 
 
-cdef ptrdiff_t chunk_end(const Steps *steps, ptrdiff_t s, ptrdiff_t most_rows) noexcept nogil:
-    """The step behind the chunk that begins at step s: one step, or more of most_rows together."""
-    cdef ptrdiff_t end = s + 1
-    while end < steps.count and first_row(steps, end + 1) - first_row(steps, s) <= most_rows:
-        end += 1
-    return end
-
-
 cdef ptrdiff_t chunk_begin(const Steps *steps, ptrdiff_t end, ptrdiff_t most_rows) noexcept nogil:
     cdef ptrdiff_t s = end - 1
     while s > 0 and first_row(steps, end) - first_row(steps, s - 1) <= most_rows:
@@ -140,17 +132,11 @@ cdef class Schedule:
         return 0
 
 
-cdef struct Share:               # what a thread does of each step
+cdef struct Share:               # some of each step
     ptrdiff_t first_row         # this row and every `row_step`-th after it
     ptrdiff_t row_step
     ptrdiff_t first_panel       # hidden units of panels first_panel <= p < last_panel
     ptrdiff_t last_panel
-
-
-cdef Share share_of(ptrdiff_t P, bint split_units, int thread, int threads) noexcept nogil:
-    if split_units:
-        return Share(0, 1, P * thread // threads, P * (thread + 1) // threads)
-    return Share(thread, threads, 0, P)
 
 
 cdef inline ptrdiff_t rows_of_share(const Share *share, ptrdiff_t n) noexcept nogil:
@@ -158,14 +144,9 @@ cdef inline ptrdiff_t rows_of_share(const Share *share, ptrdiff_t n) noexcept no
     return (n - share.first_row + share.row_step - 1) // share.row_step
 
 
-cdef bint prefer_units(ptrdiff_t B, int threads, ptrdiff_t Z, ptrdiff_t H) noexcept:
-    """Whether threads share hidden units, not rows: too few rows, or weights that want two L2."""
-    return B < threads or (Z * H * sizeof(real) > (1 << 20) and B < 6 * threads)
-
-
-cdef int threads_for_step(ptrdiff_t B, ptrdiff_t Z, ptrdiff_t H, int most) noexcept:
-    """How many threads are worth a barrier per step: one costs a fifth of waking a thread."""
-    return min(most, threads_for(5 * <double>B * Z * H))
+cdef inline ptrdiff_t steps_of_share(const Share *share, const Steps *steps) noexcept nogil:
+    """How many steps any row of the share takes part in."""
+    return steps.count if steps.order == NULL else steps.lengths[share.first_row]
 
 
 cdef struct SequenceView:                # a (T, B, F) array as the steps see it
