@@ -31,6 +31,13 @@ cdef inline ptrdiff_t batch_row(const Steps *steps, ptrdiff_t j) noexcept nogil:
     return j if steps.order == NULL else steps.order[j]
 
 
+cdef inline ptrdiff_t time_of(const Steps *steps, ptrdiff_t s, ptrdiff_t j) noexcept nogil:
+    """Where in time row j has its step s."""
+    if steps.order != NULL and steps.reverse:
+        return steps.lengths[j] - 1 - s
+    return s
+
+
 cdef ptrdiff_t chunk_begin(const Steps *steps, ptrdiff_t end, ptrdiff_t most_rows) noexcept nogil:
     cdef ptrdiff_t s = end - 1
     while s > 0 and first_row(steps, end) - first_row(steps, s - 1) <= most_rows:
@@ -115,7 +122,7 @@ cdef class Schedule:
     cdef int take_resets(self, const unsigned char[:, :] resets) except -1:
         """Copy the flags of (T, B) in the order of the steps. They are read once."""
         cdef Steps *steps = &self.steps
-        cdef ptrdiff_t B = steps.B, s, j, t, rows = first_row(steps, steps.count)
+        cdef ptrdiff_t B = steps.B, s, j, rows = first_row(steps, steps.count)
         cdef unsigned char *flags
         if resets.shape[0] != self.T or resets.shape[1] != B:
             raise ValueError(
@@ -124,10 +131,8 @@ cdef class Schedule:
         flags = <unsigned char *>self.resets.block.memory
         for s in range(steps.count):
             for j in range(alive(steps, s)):
-                t = s
-                if steps.order != NULL and steps.reverse:
-                    t = steps.lengths[j] - 1 - s
-                flags[first_row(steps, s) + j] = resets[t, batch_row(steps, j)] != 0
+                flags[first_row(steps, s) + j] = (
+                    resets[time_of(steps, s, j), batch_row(steps, j)] != 0)
         steps.resets = flags
         return 0
 
@@ -180,10 +185,8 @@ cdef inline real *row_of(
     const SequenceView *a, const Steps *steps, ptrdiff_t s, ptrdiff_t j,
 ) noexcept nogil:
     """Row j of step s."""
-    cdef ptrdiff_t t = s
+    cdef ptrdiff_t t = time_of(steps, s, j)
     if steps.order != NULL:
-        if steps.reverse:
-            t = steps.lengths[j] - 1 - s
         if a.concatenated:
             return a.data + (steps.first[t] + j) * a.stride_b
         j = steps.order[j]
