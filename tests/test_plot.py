@@ -99,6 +99,42 @@ class TestGradientFlow:
             plot.gradient_flow({})
 
 
+class TestForecast:
+    def test_lines_and_band(self, pyplot):
+        band = np.array([[3.0, 4, 5], [3, 5, 7]])
+        ax = plot.forecast([1, 2, 3], [4, 5], quantiles=band, actual=[4, 6])
+        assert [line.get_label() for line in ax.lines] == ["past", "forecast", "actual"]
+        assert ax.lines[0].get_xdata().tolist() == [-2, -1, 0]
+        assert ax.lines[1].get_xdata().tolist() == [1, 2]
+        corners = ax.collections[0].get_paths()[0].vertices
+        assert corners[:, 1].min() == 3
+        assert corners[:, 1].max() == 7
+        with pytest.raises(ValueError, match="past: expected one series"):
+            plot.forecast(np.zeros((3, 2)), [1])
+        with pytest.raises(ValueError, match=r"quantiles: expected \(2, Q\)"):
+            plot.forecast([1], [1, 2], quantiles=[[1, 2]])
+        with pytest.raises(ValueError, match="actual: expected"):
+            plot.forecast([1], [1, 2], actual=[1])
+
+    def test_over_the_index(self, pyplot):
+        pandas = pytest.importorskip("pandas")
+        index = pandas.date_range("2020-01-01", periods=5)
+        y = pandas.Series(np.arange(5.0), index)
+        ax = plot.forecast(y[:3], y[3:])
+        assert (ax.lines[1].get_xdata() == index[3:]).all()
+        ax.figure.canvas.draw()
+
+
+def test_training_curve(pyplot):
+    from types import SimpleNamespace
+
+    model = SimpleNamespace(loss_curve_=[3.0, 2, 1], validation_loss_curve_=[4.0, 3, 3])
+    ax = plot.training_curve(model)
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[3, 2, 1], [4, 3, 3]]
+    with pytest.raises(ValueError, match="estimator: expected one with a loss_curve_"):
+        plot.training_curve(SimpleNamespace())
+
+
 def test_without_matplotlib_it_imports_and_names_the_extra():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"

@@ -316,6 +316,9 @@ def test_windows_of_truncated_bptt_have_episodes(rng, cell, batch_first):
     newest = (slice(None), slice(T - 3, None)) if batch_first else slice(T - 3, None)
     dy[newest] = 1
     assert_close(last.backward(dy[newest]).flat, layer.backward(tape, dy).flat)
+    if not batch_first:
+        by_function = truncated_bptt(layer, lambda a, b: x[a:b], 3, T, steps=T, **call)
+        assert_same_bits(np.concatenate([w.y for w in by_function]), y)
     # one episode per window: nothing goes further back
     begins = np.zeros(resets.shape, bool)
     every = begins.T if batch_first else begins

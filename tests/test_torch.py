@@ -300,6 +300,32 @@ def test_strange_memory_layouts(no_way_out):
     assert_close(ours(x), theirs(x))
 
 
+@each_cell
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_parameters_of_any_layout(cell, dtype, no_way_out):
+    """Strided, transposed, reversed and expanded ones, which PyTorch's modules take too."""
+    pairs = twins(cell, dtype=getattr(torch, dtype.name))
+    layouts = itertools.cycle(
+        [
+            lambda p: torch.stack([p, p], -1)[..., 0],
+            lambda p: p.T.contiguous().T if p.dim() == 2 else torch.stack([p, p])[0],
+            lambda p: p.reshape(-1)[:1].expand(p.shape) if p.dim() == 1 else p[:, :1].expand_as(p),
+        ]
+    )
+    names = list(dict(pairs[0].named_parameters()))
+    for turn in range(3):
+        next(layouts)
+        for name, layout in zip(names, layouts, strict=False):
+            value = layout(pairs[0].get_parameter(name).detach())
+            for module in pairs:
+                setattr(module, name, torch.nn.Parameter(value))
+        assert turn or not pairs[1].weight_hh_l0.is_contiguous()
+        inputs = arguments(pairs[1], "padded", with_state=True)
+        (their_out, their_grads), (out, grads) = (gradients(m, inputs) for m in pairs)
+        assert_same(out, their_out)
+        assert_same(grads, their_grads)
+
+
 def test_tensors_are_read_in_place(monkeypatch):
     _, ours = twins(batch_first=True)
     seen = []
@@ -343,6 +369,80 @@ def test_inference_mode_and_no_grad_keep_nothing(no_way_out):
             y = ours(torch.ones(T, B, I))[0]
             assert_close(y, theirs(torch.ones(T, B, I))[0])
         assert y.grad_fn is None
+
+
+# --- in a model that exists -----------------------------------------------------------------------
+
+
+class Encoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = torch.nn.LSTM(I, H, 2, batch_first=True)
+        self.more = torch.nn.ModuleList([torch.nn.GRU(H, H), torch.nn.RNN(H, H)])
+        self.tied = self.more[0]
+
+    def forward(self, x):
+        x = self.lstm(x)[0].transpose(0, 1)
+        for layer in (*self.more, self.tied):
+            x = layer(x)[0]
+        return x
+
+
+def test_replace_swaps_in_place_and_back():
+    model = Encoder()
+    x = torch.randn(B, T, I)
+    expected = model(x)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen = []
+    model.lstm.register_forward_hook(lambda *arguments: seen.append(arguments))
+    before = [(name, id(module)) for name, module in model.named_modules()]
+    weights = [id(parameter) for parameter in model.parameters()]
+
+    names = ["lstm", "more.0", "more.1"]
+    assert fastlstm.torch.replace(model) == names
+    kinds = fastlstm.torch.LSTM, fastlstm.torch.GRU, fastlstm.torch.RNN
+    assert (type(model.lstm), *map(type, model.more)) == kinds
+    assert fastlstm.torch.replace(model) == []
+    assert_same([model(x)], [expected])
+    assert len(seen) == 1
+    model(x).square().sum().backward()
+    optimizer.step()
+    trained = model(x)
+
+    assert fastlstm.torch.replace(model, back=True) == names
+    assert type(model.lstm) is torch.nn.LSTM
+    assert_same([model(x)], [trained])
+    assert not torch.equal(trained, expected)
+    assert before == [(name, id(module)) for name, module in model.named_modules()]
+    assert weights == [id(parameter) for parameter in model.parameters()]
+
+
+def test_replace_takes_a_module_itself_and_parametrized_ones():
+    module = torch.nn.LSTM(I, H)
+    torch.nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
+    other = copy.deepcopy(module)
+    x = torch.randn(T, B, I)
+    expected = module(x)[0]
+    assert fastlstm.torch.replace(module) == [""]
+    assert isinstance(module, fastlstm.torch.LSTM)
+    assert not isinstance(other, fastlstm.torch.LSTM)
+    assert_same([module(x)[0]], [expected])
+    torch.nn.utils.parametrize.remove_parametrizations(module, "weight_hh_l0")
+    assert type(module) is fastlstm.torch.LSTM
+    assert_same([module(x)[0]], [expected])
+
+
+def test_replace_leaves_alone_what_may_not_be_the_same():
+    class Own(torch.nn.LSTM):
+        def forward(self, x):
+            return super().forward(2 * x)
+
+    model = torch.nn.ModuleList([Own(I, H), torch.jit.script(torch.nn.GRU(I, H))])
+    kinds = [type(module) for module in model]
+    assert fastlstm.torch.replace(model) == []
+    assert [type(module) for module in model] == kinds
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got list"):
+        fastlstm.torch.replace([torch.nn.LSTM(I, H)])
 
 
 # --- weights ------------------------------------------------------------------------------------

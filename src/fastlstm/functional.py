@@ -4,6 +4,8 @@ Arguments are checked here (see `_args.arrays`), and only here. What a function 
 its docstring; the same in NumPy, line by line, in `fastlstm.reference`.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 from typing import Any
 
 import numpy as np

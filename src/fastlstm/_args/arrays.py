@@ -85,9 +85,22 @@ def check_real_dtype(name: str, value: DTypeLike) -> np.dtype:
     return dtype
 
 
+def _as_array(name: str, value: ArrayLike) -> NDArray:
+    """Return what NumPy makes of `value`; what others say where it fails says not of which."""
+    if getattr(value, "requires_grad", False):
+        raise TypeError(
+            f"{name}: expected no requires_grad, since PyTorch's gradients do not pass through "
+            f"here: use fastlstm.torch, or {name}.detach()"
+        )
+    try:
+        return np.asarray(value)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise type(error)(f"{name}: expected an array of numbers: {error}") from error
+
+
 def check_real(name: str, value: ArrayLike) -> NDArray:
     """Return `value` as a native float32 or float64 array."""
-    array = np.asarray(value)
+    array = value if type(value) is np.ndarray else _as_array(name, value)
     if array.dtype not in REAL_DTYPES:
         native = array.dtype.newbyteorder("=")
         if native not in REAL_DTYPES:
@@ -128,8 +141,17 @@ def check_sequence(name: str, value: ArrayLike) -> NDArray:
     """Return `value` as a native real array of three dimensions (T, B, I)."""
     array = check_real(name, value)
     if array.ndim != 3:
-        raise ValueError(f"{name}: expected 3 dimensions (T, B, I), got shape {array.shape}")
+        raise ValueError(
+            f"{name}: expected 3 dimensions (T, B, I), got shape {array.shape}"
+            f"{hint_of_one_sequence(name, array)}"
+        )
     return array
+
+
+def hint_of_one_sequence(name: str, array: NDArray, batch_first: bool = False) -> str:
+    """Return how to make one sequence (T, I) a batch, to stand at the end of a message."""
+    axes = "" if batch_first else ":, "
+    return f"; for one sequence take {name}[{axes}np.newaxis]" if array.ndim == 2 else ""
 
 
 def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp] | None:

@@ -47,6 +47,12 @@ cdef const void *kernels_of(bint double_precision) noexcept nogil:
     return _kernels[double_precision]
 
 
+cdef const void *kernels_named(isa, bint double_precision) except NULL:
+    """Those of an instruction set that this build has and the CPU can run."""
+    module = importlib.import_module(_kernel_modules(isa)[double_precision])
+    return PyCapsule_GetPointer(module.kernels, "fastlstm.kernels")
+
+
 cdef void *blas_of(bint double_precision) noexcept nogil:
     """`gemm` of _core/blas.pyx; there where the kernels in use, or any before them, prefer it."""
     return _blas[double_precision]

@@ -5,9 +5,9 @@
 #    sorted by falling length, so that they are always the first ones and cost follows sum(lengths).
 # b) Time is cut into chunks that fit into the cache. Per chunk the input product is one large
 #    product; backward, dz of a chunk is spent on dx, dW_ih and dW_hh while it is warm.
-# c) Threads claim tasks, see csrc/team.h. A task is a chunk of steps of a layer and direction, of every
-#    n-th row; so layers of a stack, directions and rows run at once, and nobody waits at each step.
-#    Only a single layer of few rows has threads share the hidden units of each step.
+# c) Threads claim tasks, see csrc/team.h. A task is a chunk of steps of a layer and direction, of
+#    every n-th row; so layers of a stack, directions and rows run at once, and nobody waits at each
+#    step. Only a single layer of few rows has threads share the hidden units of each step.
 # d) A row's bits depend on nothing but the row, see csrc/tile.h.
 # e) Arguments have been checked, with messages for people, in Python. Here shapes and layouts are
 #    compared once more before a pointer is taken (time/shapes.pxi), so that no call of the core,
@@ -23,8 +23,9 @@ from libc.stdint cimport INT64_MAX, PTRDIFF_MAX
 from libc.string cimport memcpy, memset
 
 from fastlstm._core.runtime cimport (
-    NO_SIZE, TEAM_MOST_LINES, Buffer, blas_of, free_block, kernels_of, new_block, now, run_lines,
-    run_phases, size_padded, size_plus, size_times, team_lines, team_phases, threads_for)
+    NO_SIZE, TEAM_MOST_LINES, Buffer, blas_of, free_block, kernels_named, kernels_of, new_block,
+    now, run_lines, run_phases, size_padded, size_plus, size_times, team_lines,
+    team_phases, threads_for)
 
 include "../_kernels/_table.pxi"
 

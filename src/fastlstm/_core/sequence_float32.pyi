@@ -23,6 +23,7 @@ class Weights:
         cell_clip: float | None = None,
         proj_clip: float | None = None,
         activations: tuple[tuple[int, float, float], ...],
+        isa: str | None = None,
     ) -> None: ...
     def prepare_backward(
         self, w_ih: NDArray, w_hh: NDArray, w_proj: NDArray | None = None

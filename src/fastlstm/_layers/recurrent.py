@@ -13,6 +13,8 @@ e) The core trusts what it is given. So sizes, options and `params` are read-onl
    and the like, on which no memory depends, may be set, and are checked again.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -29,6 +31,7 @@ from fastlstm._args.arrays import (
     check_real,
     check_real_dtype,
     check_resets,
+    hint_of_one_sequence,
 )
 from fastlstm._args.cells import PARAMETERS, PLAIN, Cell, find_cell
 from fastlstm._args.numbers import (
@@ -109,7 +112,7 @@ class Gradients(NamedTuple):
 class Tape(NamedTuple):
     """What a layer's backward call needs of its forward call."""
 
-    layer: "Recurrent"
+    layer: Recurrent
     directions: list[list[Any]]
     masks: list[NDArray | None]
     shape: tuple[int, int]
@@ -321,9 +324,13 @@ class Recurrent(Fixed):
         x = check_real("x", x)
         order = "(B, T, {})" if self.batch_first else "(T, B, {})"
         if x.ndim != 3 or x.shape[2] != self.input_size:
-            raise ValueError(f"x: expected {order.format(self.input_size)}, got {x.shape}")
+            hint = hint_of_one_sequence("x", x, self.batch_first)
+            raise ValueError(f"x: expected {order.format(self.input_size)}, got {x.shape}{hint}")
         if x.dtype != self.dtype:
-            raise TypeError(f"x: expected {self.dtype}, the dtype of the layer, got {x.dtype}")
+            raise TypeError(
+                f"x: expected {self.dtype}, the dtype of the layer, got {x.dtype}: take "
+                f"np.asarray(x, np.{self.dtype}), or a layer with dtype=np.{x.dtype}"
+            )
         return x.transpose(1, 0, 2) if self.batch_first else x
 
     def _check_resets(self, resets: ArrayLike | None, T: int, B: int) -> NDArray[np.bool_] | None:

@@ -4,6 +4,8 @@ Its two conventions differ in where the reset gate acts: on the recurrent produc
 (``reset_after``; then that product has a bias of its own) or on the state that enters it.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 from typing import NamedTuple
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The LSTM over time; its equations are in `_lstm_step`."""
 
+from __future__ import annotations  # so that help() shows names
+
 from typing import NamedTuple
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The plain recurrent network, one step forward and backward, and the loops over time."""
 
+from __future__ import annotations  # so that help() shows names
+
 from typing import NamedTuple
 
 import numpy as np

@@ -86,7 +86,7 @@ def _pack(mode: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, *biases, b
     """
     w_ih_, w_hh_, w_hr_, *b = arrays = [_array(part) for part in (w_ih, w_hh, w_hr, *biases)]
     core = CORES[w_ih_.dtype]
-    now = [mode, *(a is not None and (a.shape, core.fingerprint(a.reshape(-1))) for a in arrays)]
+    now = [mode, *(a is not None and (a.shape, core.fingerprint(a.ravel())) for a in arrays)]
     key = id(w_hh)
     _, then, weights = _kept.get(key, (None, [], None))
     if then[: len(now)] != now:

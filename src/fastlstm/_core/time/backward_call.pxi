@@ -155,7 +155,7 @@ cdef int gang_for(BackwardCall call, int threads) noexcept:
             or takes_whole_rows(job.kind) or B >= 6 * threads
             or job.size.Z * job.size.R * sizeof(real) <= (1 << 20)):
         return 1
-    return <int>min(<ptrdiff_t>threads_for_step(B, &job.size, threads), job.size.P)
+    return threads_for_step(B, &job.size, threads)
 
 
 cdef int run_few_backward(list calls, bint chained) except -1:

@@ -1,5 +1,5 @@
-# What threads claim of a backward call. A group of rows has a line for the steps, whose tasks make dz
-# chunk by chunk, and behind it lines that spend dz: on dx, and on each weight gradient. The last
+# What threads claim of a backward call. A group of rows has a line for the steps, whose tasks make
+# dz chunk by chunk, and behind it lines that spend dz: on dx, and on each weight gradient. The last
 # lines add the groups' sums, in the order of the groups.
 
 

@@ -1,5 +1,5 @@
-# Forward calls: what Python hands over is checked, the work is divided, the lines are run. Every 20 ms
-# or so signals are looked for, so that Ctrl-C works.
+# Forward calls: what Python hands over is checked, the work is divided, the lines are run. Every
+# 20 ms or so signals are looked for, so that Ctrl-C works.
 
 
 cdef int check_states(
@@ -122,7 +122,7 @@ def run_forward(list calls, bint chained=False):
     job = &call.job
     if (threads > 1 and count == 1 and call.masks is None and not takes_whole_rows(job.kind)
             and prefer_units(job.steps.B, threads, &job.size)):
-        together = <int>min(<ptrdiff_t>threads_for_step(job.steps.B, &job.size, threads), job.size.P)
+        together = threads_for_step(job.steps.B, &job.size, threads)
     for call in calls:
         job = &call.job
         if job.steps.B == 0:

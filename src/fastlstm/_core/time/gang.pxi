@@ -1,5 +1,6 @@
-# A single layer of few rows or large weights: threads share the hidden units of each step. A step is a
-# phase, see team.h, whose pieces are a few panels each; so each thread finds its weights in its cache.
+# A single layer of few rows or large weights: threads share the hidden units of each step. A step is
+# a phase, see team.h, whose pieces are a few panels each; so each thread finds its weights in its
+# cache.
 
 
 cdef struct ForwardGang:
@@ -195,4 +196,4 @@ cdef bint prefer_units(ptrdiff_t B, int threads, const Sizes *n) noexcept:
 
 cdef int threads_for_step(ptrdiff_t B, const Sizes *n, int most) noexcept:
     """How many threads are worth meeting at each step: that costs a fifth of waking a thread."""
-    return min(most, threads_for(5 * <double>B * n.Z * n.R))
+    return <int>min(<ptrdiff_t>min(most, threads_for(5 * <double>B * n.Z * n.R)), n.P)

@@ -335,9 +335,11 @@ cdef class Weights:
         self, str cell, const real[:, :] w_ih, const real[:, :] w_hh, const real[:, :] b, *,
         bint reset_after=True, const real[:, :] peephole=None, const real[:, :] w_proj=None,
         const real[:, ::1] layer_norm=None, bint coupled=False, clip=None, cell_clip=None,
-        proj_clip=None, tuple activations,
+        proj_clip=None, tuple activations, isa=None,
     ):
-        """b is (1, its length); activations are tuples of kind, alpha, beta."""
+        """b is (1, its length); activations are tuples of kind, alpha, beta; isa, if not the one
+        in use.
+        """
         cdef PackedWeights *packed = &self.packed
         cdef cell_options *options = &packed.options
         cdef ptrdiff_t I = w_ih.shape[1], R = w_hh.shape[1], N = w_hh.shape[0]
@@ -345,6 +347,9 @@ cdef class Weights:
         cdef Given given
         cdef Buffer buffer
         packed.kernels = kernels()
+        if isa is not None:
+            packed.kernels = <const kernel_table *>kernels_named(
+                isa, sizeof(real) == sizeof(double))
         options.clip = bound_of(clip)
         options.cell_clip = bound_of(cell_clip)
         options.proj_clip = bound_of(proj_clip)
