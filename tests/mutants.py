@@ -124,10 +124,10 @@ MUTANTS = [
         "hash[v] = hash[v] + word;",
     ),
     Mutant(
-        "a barrier that lets the last thread but one pass",
+        "a phase that ends before its last pieces are done",
         CSRC,
-        "atomic_fetch_add_explicit(&team.arrived, 1, memory_order_acq_rel) == threads - 1",
-        "atomic_fetch_add_explicit(&team.arrived, 1, memory_order_acq_rel) >= threads - 2",
+        "atomic_fetch_add(&p->pieces_done, done) + done == (int)(now & 0xffff)",
+        "atomic_fetch_add(&p->pieces_done, done) + done + 1 >= (int)(now & 0xffff)",
     ),
     Mutant(
         "ragged rows in reverse aligned at the end of the longest",
@@ -180,8 +180,8 @@ MUTANTS = [
     Mutant(
         "a chunk's boundary: one step too many in a chunk of x @ W_ih",
         CORE,
-        "first_row(steps, end + 1) - first_row(steps, s) <= most_rows:",
-        "first_row(steps, end) - first_row(steps, s) <= most_rows:",
+        "        if rows > job.chunk_rows:\n            break\n",
+        "        if rows > job.chunk_rows + 1:\n            break\n",
     ),
     Mutant(
         "a group's rows: every group reads the gates of the first",
@@ -190,10 +190,10 @@ MUTANTS = [
         "job.gates = offset(job.gates, 0)",
     ),
     Mutant(
-        "a lost barrier: units of a step are handed on before all have them",
+        "a layer that does not wait for the one below",
         CORE,
-        "            if job.split_units:\n                barrier(threads)\n",
-        "",
+        "return line.below == NULL or team_load(&line.below.begin) >= line.end",
+        "return 1",
     ),
 ]
 

@@ -339,7 +339,9 @@ def test_files_are_replaced_only_if_asked(tmp_path):
 
 
 def test_the_command(tmp_path, capsys):
-    files = pytest.importorskip("fastlstm.files")
+    pytest.importorskip("safetensors")
+    from fastlstm import files
+
     model, path = tmp_path / "model.safetensors", tmp_path / "net.c"
     files.save(ALL_IN_ONE, model)
     assert main(["export", str(model), str(path), "--name", "net"]) == 0

@@ -308,7 +308,9 @@ class TestFiles:
     @pytest.mark.parametrize("panel", [False, True])
     @pytest.mark.parametrize("settings", [{}, {"quantiles": (0.1, 0.5, 0.9), "cell": "gru"}])
     def test_forecaster(self, rng, tmp_path, settings, panel):
-        files = pytest.importorskip("fastlstm.files")
+        pytest.importorskip("safetensors")
+        from fastlstm import files
+
         y = noisy(rng)
         data = {"a": y, "b": y[:100]} if panel else y
         model = quick(early_stopping=False, **settings).fit(data)
@@ -321,7 +323,9 @@ class TestFiles:
 
     @pytest.mark.parametrize("cls", [LSTMClassifier, LSTMRegressor])
     def test_supervised(self, rng, tmp_path, cls):
-        files = pytest.importorskip("fastlstm.files")
+        pytest.importorskip("safetensors")
+        from fastlstm import files
+
         X, y = rng.normal(size=(40, 7)), rng.integers(0, 3, 40)
         model = cls(4, max_iter=3, bidirectional=True, random_state=0).fit(X, y)
         files.save(model, tmp_path / "model")
@@ -330,7 +334,9 @@ class TestFiles:
         assert loaded.partial_fit(X, y).n_iter_ == 4
 
     def test_what_cannot_be_saved(self, tmp_path):
-        files = pytest.importorskip("fastlstm.files")
+        pytest.importorskip("safetensors")
+        from fastlstm import files
+
         with pytest.raises(ValueError, match="expected a fitted LSTMForecaster"):
             files.save(quick(), tmp_path / "model")
         model = quick(random_state=np.random.RandomState(0)).fit(SEASON)
@@ -349,10 +355,12 @@ class TestFiles:
         ],
     )
     def test_strange_files(self, tmp_path, about):
-        files = pytest.importorskip("fastlstm.files")
+        pytest.importorskip("safetensors")
         import json
 
         from safetensors.numpy import save_file
+
+        from fastlstm import files
 
         text = json.dumps({"version": 1} | about)
         save_file({"x": np.zeros(1)}, tmp_path / "strange", {"fastlstm": text})

@@ -16,7 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a network of fastlstm.files.save")
     parser.add_argument("path", type=Path, help="the source to write, MODEL.c")
     parser.add_argument("--name", help="what names in it begin with (that of the file)")
-    parser.add_argument("--storage", choices=["bfloat16"], help="halve the weights")
+    parser.add_argument(
+        "--storage",
+        choices=["full", "bfloat16"],
+        default="full",
+        help="bfloat16 halves weights",
+    )
     parser.add_argument("--single-header", action="store_true", help="one file, MODEL.h")
     parser.add_argument("--force", action="store_true", help="replace files that are there")
 
@@ -32,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.path,
             files.load(arguments.model),
             name=arguments.name,
-            storage=arguments.storage,
+            storage=None if arguments.storage == "full" else arguments.storage,
             single_header=arguments.single_header,
             overwrite=arguments.force,
         )

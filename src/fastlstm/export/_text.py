@@ -79,10 +79,8 @@ def joined(files: Files, name: str) -> str:
     upper = name.upper()
     own = {"LANES"} | set(re.findall(r"\b(?:vec|lane|wide)_\w+|\bvec\b", files.source))
     own |= {"SUMS", "UNROLL", "ALWAYS_INLINE", "weight"}
-    own |= set(
-        re.findall(r"^(?:static|ALWAYS_INLINE) [^(\[=]*?\b(\w+)[(\[]", files.source, re.MULTILINE)
-    )
-    own -= {name for name in own if name.startswith(f"{name}_")}
+    definition = re.compile(r"^(?:static|ALWAYS_INLINE) [^(\[=]*?\b(\w+)[(\[]", re.MULTILINE)
+    own |= set(definition.findall(files.source))
     source = re.sub(r"\b(?:" + "|".join(sorted(own)) + r")\b", rf"{name}_\g<0>", files.source)
     source = source.replace(f"{name}_LANES", f"{upper}_LANES")
     source = re.sub(r'#include ".*"\n', "", source, count=1)

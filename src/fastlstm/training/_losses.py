@@ -103,8 +103,8 @@ def quantile_loss(
     --------
     >>> import numpy as np
     >>> from fastlstm.training import quantile_loss
-    >>> quantile_loss(np.array([[1.0, 3.0]]), np.array([2.0]), [0.1, 0.9])
-    (0.1, array([[-0.05,  0.05]]))
+    >>> quantile_loss(np.array([[1.0, 3.0]]), np.array([2.0]), [0.25, 0.75])
+    (0.25, array([[-0.125,  0.125]]))
     """
     prediction = check_real("prediction", prediction)
     target = check_dtype("target", target, prediction.dtype)

@@ -1,6 +1,6 @@
-# A single layer of few rows or large weights: threads share the hidden units of each step. A step is
-# a phase, see team.h, whose pieces are a few panels each; so each thread finds its weights in its
-# cache.
+# A single layer of few rows or large weights: threads share the hidden units of each step. A step
+# is a phase, see team.h, whose pieces are a few panels each; so each thread finds its weights in
+# its cache.
 
 
 cdef struct ForwardGang:

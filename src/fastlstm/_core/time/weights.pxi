@@ -337,8 +337,9 @@ cdef class Weights:
         const real[:, ::1] layer_norm=None, bint coupled=False, clip=None, cell_clip=None,
         proj_clip=None, tuple activations, isa=None,
     ):
-        """b is (1, its length); activations are tuples of kind, alpha, beta; isa, if not the one
-        in use.
+        """b is (1, its length); activations are tuples of kind, alpha, beta.
+
+        isa: None for the instruction set in use.
         """
         cdef PackedWeights *packed = &self.packed
         cdef cell_options *options = &packed.options
