@@ -132,8 +132,8 @@ MUTANTS = [
     Mutant(
         "ragged rows in reverse aligned at the end of the longest",
         CORE,
-        "t = steps.lengths[j] - 1 - s",
-        "t = steps.count - 1 - s",
+        "return steps.lengths[j] - 1 - s",
+        "return steps.count - 1 - s",
     ),
     Mutant(
         "ragged rows: the state of another row",
@@ -146,6 +146,18 @@ MUTANTS = [
         CORE,
         "        j = r - (first_row(steps, s) - before)\n        if scatter:",
         "        j = r % steps.B\n        if scatter:",
+    ),
+    Mutant(
+        "an episode that hands dh on to the one before",
+        CORE,
+        "memset(job.dh + j * job.size.Rp, 0, job.size.Rp * sizeof(real))",
+        "pass",
+    ),
+    Mutant(
+        "an episode whose first step had, for dW_hh, the h of the one before",
+        CORE,
+        "job.h_stride, R,\n                    is_reset(steps, s, j))",
+        "job.h_stride, R,\n                    False)",
     ),
     Mutant(
         "a gate order: i and f of the LSTM as they are given",

@@ -73,6 +73,8 @@ class TestTheCoreComparesShapes:
             ("lengths", np.array([5, 5], np.intp)),
             ("lengths", np.array([5, 6, 0], np.intp)),
             ("lengths", np.array([5, -1, 0], np.intp)),
+            ("resets", np.zeros((3, 5), np.uint8)),
+            ("resets", np.zeros((6, 3), np.uint8)),
             ("zoneout_h", np.zeros((5, 3, 3))),
             ("zoneout_c", np.zeros((4, 3, 4))),
             ("dropout_h", np.zeros((3, 5))),

@@ -30,6 +30,7 @@ class LSTMArguments(NamedTuple):
     h_0: NDArray | None
     c_0: NDArray | None
     lengths: NDArray[np.intp] | None
+    resets: NDArray[np.bool_] | None
     peephole: NDArray | None
     w_proj: NDArray | None
     layer_norm: NDArray | None
@@ -52,6 +53,7 @@ class GRUArguments(NamedTuple):
     b: NDArray | None
     h_0: NDArray | None
     lengths: NDArray[np.intp] | None
+    resets: NDArray[np.bool_] | None
     reset_after: bool
     clip: float | None
     zoneout_h: float | NDArray | None
@@ -68,6 +70,7 @@ class RNNArguments(NamedTuple):
     b: NDArray | None
     h_0: NDArray | None
     lengths: NDArray[np.intp] | None
+    resets: NDArray[np.bool_] | None
     nonlinearity: Activation
     clip: float | None
     zoneout_h: float | NDArray | None
@@ -165,6 +168,16 @@ def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp]
     return array.astype(np.intp, copy=False)
 
 
+def check_resets(resets: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return a copy of `resets`, which nobody else can change, as bool of exactly this shape."""
+    array = np.array(resets)
+    if array.dtype != np.bool_:
+        raise TypeError(f"resets: expected bool, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"resets: expected {shape}, got {array.shape}")
+    return array
+
+
 def check_zoneout(
     name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype
 ) -> float | NDArray | None:
@@ -199,7 +212,8 @@ def check_projection(w_proj: ArrayLike, H: int, dtype: np.dtype) -> NDArray:
 def _check(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """Check the arguments of a cell's function against each other; return them by name."""
     cell, take = find_cell(kind, given), given.pop
-    w_ih, w_hh, lengths, training = take("w_ih"), take("w_hh"), take("lengths"), take("training")
+    w_ih, w_hh, training = take("w_ih"), take("w_hh"), take("training")
+    lengths, resets = take("lengths"), take("resets")
     x = check_sequence("x", take("x"))
     T, B, I = x.shape
     dtype = x.dtype
@@ -218,6 +232,7 @@ def _check(kind: str, given: dict[str, Any]) -> dict[str, Any]:
         "w_ih": check_array("w_ih", w_ih, shapes["w_ih"], dtype),
         "w_hh": check_array("w_hh", w_hh, shapes["w_hh"], dtype),
         "lengths": check_lengths(lengths, T, B),
+        "resets": None if resets is None else check_resets(resets, (T, B)),
     }
     for name, value in given.items():
         if name in OPTIONS:
@@ -241,6 +256,7 @@ def check_lstm(
     c_0=None,
     *,
     lengths=None,
+    resets=None,
     peephole=None,
     w_proj=None,
     layer_norm=None,
@@ -266,6 +282,7 @@ def check_gru(
     h_0=None,
     *,
     lengths=None,
+    resets=None,
     reset_after=True,
     clip=None,
     zoneout_h=None,
@@ -285,6 +302,7 @@ def check_rnn(
     h_0=None,
     *,
     lengths=None,
+    resets=None,
     nonlinearity=RNN.activations[0],
     clip=None,
     zoneout_h=None,

@@ -56,6 +56,22 @@ def _zoneout(value: float | NDArray | None, turned: bool) -> float | NDArray | N
     return value[::-1] if turned else value
 
 
+def restarts_of(
+    resets: NDArray[np.bool_] | None, lengths: NDArray | None, reverse: bool
+) -> NDArray[np.bool_] | None:
+    """Return before which steps (T, B) one direction, in its own order, starts from zero.
+
+    Between t - 1 and t it is before t in the order of time, and before t - 1 in the other.
+    """
+    if resets is None or not reverse:
+        return resets
+    restarts = np.zeros_like(resets)
+    restarts[:-1] = resets[1:]
+    if lengths is not None:  # what follows a row's last step is no part of it
+        restarts &= np.arange(1, len(resets) + 1)[:, np.newaxis] < lengths
+    return restarts
+
+
 def make_weights(
     core: Any,
     cell: str,
@@ -80,6 +96,14 @@ def make_weights(
     )
 
 
+def restarts_in_order(restarts: NDArray[np.bool_] | None, turned: bool) -> NDArray | None:
+    """Return the same as bytes, which the core reads, in the order of its x."""
+    if restarts is None:
+        return None
+    flags = restarts.view(np.uint8)
+    return flags[::-1] if turned else flags
+
+
 def _readable(state: State) -> State:
     return readable_or_none(state[0]), readable_or_none(state[1])
 
@@ -94,6 +118,7 @@ def forward_call(
     final: State,
     masks: Masks | None = None,
     lengths: NDArray | None = None,
+    restarts: NDArray[np.bool_] | None = None,
     reverse: bool = False,
     training: bool = False,
     concatenated: bool = False,
@@ -102,6 +127,7 @@ def forward_call(
 
     Its ``tape`` is what `backward_call` wants, or None.
     If `concatenated`, x and y are (1, sum of lengths, I or R), step after step, and lengths fall.
+    `restarts` is that of `restarts_of`.
     """
     turned = reverse and lengths is None
     x = readable(x)
@@ -117,6 +143,7 @@ def forward_call(
         final=final,
         masks=None if masks is None else masks.readable(turned),
         lengths=lengths,
+        resets=restarts_in_order(restarts, turned),
         reverse=reverse,
         training=training,
         concatenated=concatenated,

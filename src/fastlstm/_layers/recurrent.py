@@ -30,6 +30,7 @@ from fastlstm._args.arrays import (
     check_optional,
     check_real,
     check_real_dtype,
+    check_resets,
     hint_of_one_sequence,
 )
 from fastlstm._args.cells import PARAMETERS, PLAIN, Cell, find_cell
@@ -47,6 +48,7 @@ from fastlstm._core.calls import (
     backward_call,
     forward_call,
     make_weights,
+    restarts_of,
     state_at,
 )
 from fastlstm._core.checkpoints import Checkpoints, segment_length
@@ -330,6 +332,13 @@ class Recurrent(Fixed):
             )
         return x.transpose(1, 0, 2) if self.batch_first else x
 
+    def _check_resets(self, resets: ArrayLike | None, T: int, B: int) -> NDArray[np.bool_] | None:
+        """Return a copy of `resets` as (T, B)."""
+        if resets is None:
+            return None
+        array = check_resets(resets, (B, T) if self.batch_first else (T, B))
+        return array.T if self.batch_first else array
+
     def _state_shapes(self, B: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of h and, if there is one, of c."""
         N = self.num_layers * self.num_directions
@@ -401,6 +410,7 @@ class Recurrent(Fixed):
         x: ArrayLike,
         state: LayerState,
         lengths: ArrayLike | None,
+        resets: ArrayLike | None = None,
         *,
         training: bool = False,
         taped: bool = False,
@@ -411,6 +421,7 @@ class Recurrent(Fixed):
         T, B, _ = inputs.shape
         h_0, c_0 = self._check_state("state", state, B)
         lengths = check_lengths(lengths, T, B)
+        episodes = self._check_resets(resets, T, B)
         segment = segment_length(checkpoint, T)
         R, D, L = self.output_size, self.num_directions, self.num_layers
         h_n, c_n = self._empty_state(B)
@@ -433,13 +444,14 @@ class Recurrent(Fixed):
                 weights = self._pack(layer, direction, taped)
                 part = y if D == 1 else y[:, :, direction * R : (direction + 1) * R]
                 reverse, masks = self._starts_at_end(direction), self._masks(T, B, training)
+                restarts = restarts_of(episodes, lengths, reverse)
                 states: dict[str, Any] = {
                     "initial": state_at(h_0, c_0, i),
                     "final": state_at(h_n, c_n, i),
                 }
                 if taped and segment:
                     tape = Checkpoints(
-                        self._core, weights, inputs, lengths, reverse, segment, masks
+                        self._core, weights, inputs, lengths, restarts, reverse, segment, masks
                     )
                     tape.forward(part, **states)
                 else:
@@ -450,6 +462,7 @@ class Recurrent(Fixed):
                         part,
                         masks=masks,
                         lengths=lengths,
+                        restarts=restarts,
                         reverse=reverse,
                         training=taped,
                         **states,
@@ -475,7 +488,12 @@ class Recurrent(Fixed):
             calls.clear()
 
     def __call__(
-        self, x: ArrayLike, state: LayerState = None, *, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        state: LayerState = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
     ) -> tuple[NDArray, Any]:
         """Run the layers for inference.
 
@@ -488,6 +506,10 @@ class Recurrent(Fixed):
             shape (num_layers * num_directions, B, R or H).
         lengths : (B,) integers in [0, T], optional
             Where the sequences end, in any order.
+        resets : (T, B) array of bool, or (B, T) if batch_first, optional
+            Where it is true, a new episode begins with that step: as if the sequence were cut there
+            and its pieces were sequences that start from zero. No state passes, in neither
+            direction, and no gradient.
 
         Returns
         -------
@@ -500,8 +522,21 @@ class Recurrent(Fixed):
         ------
         ValueError, TypeError
             If an argument does not fit; the message names it.
+
+        Examples
+        --------
+        An episode that begins with step 4 knows nothing of what was before:
+
+        >>> import numpy as np
+        >>> import fastlstm
+        >>> lstm = fastlstm.LSTM(3, 8, bidirectional=True, rng=0)
+        >>> x = np.random.default_rng(0).standard_normal((10, 1, 3), np.float32)
+        >>> resets = np.arange(10)[:, None] == 4
+        >>> y, _ = lstm(x, resets=resets)
+        >>> bool((y[:4] == lstm(x[:4])[0]).all() and (y[4:] == lstm(x[4:])[0]).all())
+        True
         """
-        y, final, _ = self._run(x, state, lengths)
+        y, final, _ = self._run(x, state, lengths, resets)
         return y, final
 
     def forward(
@@ -510,6 +545,7 @@ class Recurrent(Fixed):
         state: LayerState = None,
         *,
         lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         checkpoint: bool | int = False,
     ) -> tuple[NDArray, Any, Tape]:
         """Run the layers for training: with dropout and zoneout, and keeping what `backward` needs.
@@ -518,7 +554,7 @@ class Recurrent(Fixed):
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, resets
             As of a call.
         checkpoint : bool or int
             Keep only the states between segments of this many steps (True: the square root of
@@ -533,7 +569,7 @@ class Recurrent(Fixed):
             For `backward`, any number of times; its ``nbytes`` says what it holds.
         """
         y, final, tape = self._run(
-            x, state, lengths, training=True, taped=True, checkpoint=checkpoint
+            x, state, lengths, resets, training=True, taped=True, checkpoint=checkpoint
         )
         assert tape is not None
         return y, final, tape
@@ -648,13 +684,18 @@ class Recurrent(Fixed):
         return STREAMS[self.dtype](self, check_size("batch_size", batch_size))
 
     def trace(
-        self, x: ArrayLike, state: LayerState = None, *, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        state: LayerState = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
     ) -> dict[str, dict[str, NDArray]]:
         """Run the layers as a call does, and return all that is inside.
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, resets
             As of a call.
 
         Returns
@@ -675,7 +716,7 @@ class Recurrent(Fixed):
         >>> sorted(trace["l0"]), trace["l0"]["f"].shape
         (['c', 'f', 'g', 'h', 'i', 'o'], (10, 2, 8))
         """
-        _, _, tape = self._run(x, state, lengths, taped=True)
+        _, _, tape = self._run(x, state, lengths, resets, taped=True)
         assert tape is not None
         T, B = tape.shape
         traces = {}

@@ -54,7 +54,7 @@ def run(
 
     def call(x, h_0, c_0, batch_sizes, B):
         y, *final, _ = run_one(
-            *(mode, x, h_0, c_0, w_ih, w_hh, None, *biases, batch_sizes, B, False, keep_tape)
+            *(mode, x, h_0, c_0, w_ih, w_hh, None, *biases, batch_sizes, None, B, False, keep_tape)
         )
         return y, final[: len(states)]
 

@@ -50,15 +50,38 @@ class _Recurrent(torch.nn.RNNBase):
         H = self.hidden_size
         return self.num_layers, 2 if self.bidirectional else 1, H, self.proj_size or H
 
-    def forward(self, input, hx=None):
-        """Run the layers, as PyTorch's module does."""
+    def forward(self, input, hx=None, *, resets=None):
+        """Run the layers, as PyTorch's module does.
+
+        `resets`, which PyTorch does not have, is a bool tensor (T, B), or (B, T) if batch_first, or
+        (T,) without a batch: where it is true, an episode begins with that step, and neither state
+        nor gradient passes between it and the step before, in both directions. With a
+        PackedSequence it is padded, and its rows are in the order of `hx`.
+        """
         self._update_flat_weights()
         packed = isinstance(input, PackedSequence)
         x, batch_sizes, order, back = input if packed else (input, None, None, None)
         states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         if not self._can_run(x, batch_sizes, states):
-            return super().forward(input, hx)
+            outputs = super().forward(input, hx)
+            if resets is not None:
+                raise NotImplementedError("resets: expected None where PyTorch's own code runs")
+            return outputs
         single = not packed and x.dim() == 2
+        if resets is not None and _onnx.is_wanted():
+            raise NotImplementedError("resets: expected None in torch.onnx.export, ONNX has none")
+        if resets is not None:
+            shape = x.shape[:-1]
+            if packed:
+                shape = len(batch_sizes), int(batch_sizes[0])
+                shape = shape[::-1] if self.batch_first else shape
+            resets = _checked_resets(resets, shape)
+            if single:
+                resets = resets.unsqueeze(1)
+            elif self.batch_first:
+                resets = resets.t()
+            if packed and order is not None:
+                resets = resets.index_select(1, order)
         if packed:
             states = _in_order(states, order)
         elif single:
@@ -66,7 +89,7 @@ class _Recurrent(torch.nn.RNNBase):
             states = tuple(s.unsqueeze(1) for s in states)
         elif self.batch_first:
             x = x.transpose(0, 1)
-        y, states = self._run(x, batch_sizes, states)
+        y, states = self._run(x, batch_sizes, resets, states)
         if packed:
             y = PackedSequence(y, batch_sizes, order, back)
             states = _in_order(states, back)
@@ -127,7 +150,7 @@ class _Recurrent(torch.nn.RNNBase):
             shapes += one * D
         return shapes
 
-    def _run(self, x, batch_sizes, states):
+    def _run(self, x, batch_sizes, resets, states):
         """Run all layers over x (T, B, I), or over packed data."""
         L, D, _, _ = self._sizes
         B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
@@ -144,7 +167,7 @@ class _Recurrent(torch.nn.RNNBase):
                 w_hr = rest.pop() if self.proj_size else None
                 biases = rest or (None, None)
                 h_0, c_0 = (*(s[i] for s in states), None, None)[:2]
-                inputs = self.mode, x, h_0, c_0, w_ih, w_hh, w_hr, *biases, batch_sizes, B
+                inputs = self.mode, x, h_0, c_0, w_ih, w_hh, w_hr, *biases, batch_sizes, resets, B
                 y, *end, _ = run_one(*inputs, direction == 1, keep_tape)
                 outputs.append(y)
                 ends.append(end if self.mode == "LSTM" else end[:1])
@@ -154,6 +177,16 @@ class _Recurrent(torch.nn.RNNBase):
         if len(ends) == 1:
             return x, tuple(end.unsqueeze(0) for end in ends[0])
         return x, tuple(torch.stack(end) for end in zip(*ends, strict=True))
+
+
+def _checked_resets(resets, shape: tuple[int, ...]) -> Tensor:
+    """Return `resets` if it is a bool tensor of this shape."""
+    if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
+        got = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__
+        raise TypeError(f"resets: expected a tensor of bool, got {got}")
+    if resets.shape != shape:
+        raise ValueError(f"resets: expected {tuple(shape)}, got {tuple(resets.shape)}")
+    return resets.cpu()
 
 
 def _in_order(states: tuple[Tensor, ...], order: Tensor | None) -> tuple[Tensor, ...]:
@@ -167,7 +200,8 @@ class LSTM(_Recurrent, torch.nn.LSTM):
     It takes the same arguments, has the same parameters under the same names, returns the same
     (up to rounding) and raises the same errors. CPU tensors of float32 and float64 are read in
     place. What the core does not do (other devices and dtypes, autocast, gradients of gradients) is
-    left to PyTorch, with one warning for each.
+    left to PyTorch, with one warning for each. Beyond PyTorch it takes ``resets``: where episodes
+    begin inside a sequence, see `forward`.
 
     In ``torch.compile`` it is, like PyTorch's, a break of the graph, unless
     ``torch._dynamo.config.allow_rnn`` is true: then it is one operator per layer and direction. In

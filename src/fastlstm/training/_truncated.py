@@ -90,6 +90,7 @@ def truncated_bptt(
     state: Any = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     steps: int | None = None,
 ) -> Iterator[Window]:
     """Run a series in windows, for backpropagation through time that does not reach its start.
@@ -114,6 +115,8 @@ def truncated_bptt(
         Initial state, zero by default. ``window.state`` of an earlier series goes on from there.
     lengths : (B,) integers in [0, T], optional
         Where the sequences end.
+    resets : (T, B) array of bool, or (B, T) if batch_first, optional
+        Where episodes begin, as of the layer's call; not if the layer is reverse.
     steps : int, optional
         T, where x is a function.
 
@@ -171,7 +174,7 @@ def truncated_bptt(
             raise TypeError("steps: expected an integer where x is a function, got None")
         T = check_size("steps", steps, least=0)
         ends = check_lengths(lengths, T, np.size(lengths)) if lengths is not None else None
-        return _windows(layer, x, T, k1, k2, state, ends)
+        return _windows(layer, x, T, k1, k2, state, ends, _episodes(layer, resets, T))
     if steps is not None:
         raise TypeError(f"steps: expected None where x is an array, got {steps}")
     inputs = layer._check_input(x)
@@ -183,7 +186,18 @@ def truncated_bptt(
         segment = inputs[start:stop]
         return segment.transpose(1, 0, 2) if layer.batch_first else segment
 
-    return _windows(layer, take, T, k1, k2, state, ends)
+    return _windows(layer, take, T, k1, k2, state, ends, _episodes(layer, resets, T, B))
+
+
+def _episodes(
+    layer: Recurrent, resets: ArrayLike | None, T: int, B: int | None = None
+) -> NDArray[np.bool_] | None:
+    """Return `resets` as (T, B); B is None where x is a function."""
+    if resets is None:
+        return None
+    if layer.reverse:
+        raise ValueError(f"resets: expected None for {layer!r}")
+    return layer._check_resets(resets, T, np.size(resets) // max(T, 1) if B is None else B)
 
 
 def _windows(
@@ -194,6 +208,7 @@ def _windows(
     k2: int,
     state: Any,
     lengths: NDArray | None,
+    resets: NDArray | None,
 ) -> Iterator[Window]:
     """Yield the windows of T steps."""
     tapes: deque[Tape] = deque(maxlen=k2 // k1)
@@ -204,7 +219,10 @@ def _windows(
         if got[:1] != (stop - start,):
             raise ValueError(f"x: expected {stop - start} steps from x({start}, {stop}), got {got}")
         remaining = None if lengths is None else np.clip(lengths - start, 0, stop - start)
-        y, state, tape = layer.forward(segment, state, lengths=remaining)
+        begins = None if resets is None else resets[start:stop]
+        if begins is not None and layer.batch_first:
+            begins = begins.T
+        y, state, tape = layer.forward(segment, state, lengths=remaining, resets=begins)
         tapes.append(tape)
         yield Window(y, start, stop, state, layer, tuple(tapes))
 

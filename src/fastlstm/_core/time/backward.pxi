@@ -207,21 +207,27 @@ cdef void run_backward_steps(
 ) noexcept nogil:
     """dz of a share of the steps begin..end."""
     cdef backward_step todo
-    cdef ptrdiff_t s, before = first_row(&job.steps, begin)
+    cdef ptrdiff_t s, at, before = first_row(&job.steps, begin)
     for s in range(end - 1, begin - 1, -1):
-        point_backward_step(&todo, job, share, chunk, s, first_row(&job.steps, s) - before)
-        if job.zoneout_h != NULL:
-            split_zoneout(job, share, s, &todo)
-        job.kernels.backward_cells[job.kind](&todo)
+        at = first_row(&job.steps, s) - before
+        point_backward_step(&todo, job, share, chunk, s, at)
+        if has_resets(&job.steps, s, s + 1):
+            reset_backward_cells(job, share, chunk, s, at)
+        else:
+            if job.zoneout_h != NULL:
+                split_zoneout(job, share, s, &todo)
+            job.kernels.backward_cells[job.kind](&todo)
         multiply_hidden(job, share, &todo, 0, job.size.Rp // job.kernels.lanes)
+        stop_gradients(job, share, s)
 
 
 cdef bint hidden_is_flat(const Backward *job, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
     """Whether what W_hh multiplied in the steps begin..end is in the tape row after row: not if
-    rows end there, or under dropout.
+    rows end there or are reset, or under dropout.
     """
     cdef ptrdiff_t before = alive(&job.steps, begin - 1) if begin else job.steps.B
-    return before == alive(&job.steps, end - 1) and job.dropout == NULL
+    return (before == alive(&job.steps, end - 1) and job.dropout == NULL
+            and not has_resets(&job.steps, begin, end))
 
 
 cdef void collect(
@@ -242,8 +248,9 @@ cdef void collect(
             if chunk.dy != NULL:
                 memcpy(chunk.dy + r * R, row_of(&job.dy, steps, s, j), R * sizeof(real))
             if copies_h:
-                memcpy(
-                    chunk.h + r * R, tape_h(job, s - 1) + j * job.h_stride, R * sizeof(real))
+                copy_or_zero(
+                    chunk.h + r * R, tape_h(job, s - 1) + j * job.h_stride, R,
+                    is_reset(steps, s, j))
                 if job.dropout != NULL:
                     job.kernels.multiply(
                         chunk.h + r * R, chunk.h + r * R, job.dropout + j * job.dropout_stride, R)
@@ -332,6 +339,9 @@ cdef void restrict_to_group(Backward *jobs, int g, int count) noexcept nogil:
     cdef Backward *job = &jobs[g]
     job[0] = jobs[0]
     job.steps.B = job.steps.B // count
+    if job.steps.resets != NULL:
+        job.steps.resets += g
+        job.steps.resets_stride = count
     job.x = view_of_group(job.x, g, count)
     job.dx = view_of_group(job.dx, g, count)
     job.dy = view_of_group(job.dy, g, count)

@@ -23,6 +23,8 @@ cdef struct Forward:
     real *gates                 # training (all rows, Z), else (B, Z), or NULL for LSTM and GRU
     real *extra                 # training (all rows, parts.size), else (B, parts.size)
     real *u                     # (B, Rp): h_{t-1} under dropout
+    real *reset_h               # (B, Rp), with resets: h_{t-1} of one step
+    real *reset_c               # (B, Hp), and c_{t-1}
     real *h                     # h_0 (B, Rp), then training (all rows, Rp), else (2, B, Rp)
     real *c                     # c_0 (B, Hp), then training (all rows, Hp), else nothing
     real *h_n
@@ -189,6 +191,8 @@ cdef void prepare_step(
         todo.u_stride = step * Rp
     todo.c = offset(cell_state(job, s), first * Hp)
     todo.c_prev = offset(cell_state(job, s - 1), first * Hp)
+    if steps.resets != NULL:
+        reset_states(todo, job, share, s)
     if job.gates != NULL:
         todo.gates = job.gates + (before + first) * Z
     if job.kind != LSTM and job.kind != GRU:
@@ -330,6 +334,9 @@ cdef void place_forward_workspace(Forward *job, int lines, Memory *memory) noexc
     job.lines = <Line *>carve_bytes(memory, lines * sizeof(Line))
     job.zeros = carve_zeros(memory, 1, max(n.Hp, n.Rp))
     job.u = carve(memory, B, n.Rp if job.dropout != NULL else 0)
+    # columns beyond R and H are read
+    job.reset_h = carve_zeros(memory, B, n.Rp if job.steps.resets != NULL else 0)
+    job.reset_c = carve_zeros(memory, B, n.Hp if job.steps.resets != NULL else 0)
     if not job.training:
         job.gates = carve(memory, B, n.Z) if wants_gates else NULL
         job.extra = carve(memory, B, job.parts.size if job.kind != LSTM else 0)

@@ -45,16 +45,18 @@ cdef class ForwardCall:
         self, Weights weights not None, const real[:, :, :] x not None,
         real[:, :, :] y not None, *,
         initial, final, masks=None, const ptrdiff_t[::1] lengths=None, bint reverse=False,
-        bint training=False, bint concatenated=False,
+        const unsigned char[:, :] resets=None, bint training=False, bint concatenated=False,
     ):
         """Fill y and `final`, the pair h_n, c_n (None without a cell state), when it is run.
 
         y must be zero where it is ragged. `initial` is the pair h_0, c_0; `masks` are zoneout_h,
-        zoneout_c and dropout_h, zoneouts being numbers or arrays (T, B, R) and (T, B, H). Where
+        zoneout_c and dropout_h, zoneouts being numbers or arrays (T, B, R) and (T, B, H). `resets`
+        (T, B) is not 0 where a state is zero before a step, in the order in which steps run. Where
         `concatenated`, x and y are (1, sum of lengths, I or R), step after step, lengths fall, and
         there are no masks.
         """
-        cdef Schedule schedule = schedule_of(weights, x, lengths, reverse, concatenated)
+        cdef Schedule schedule = schedule_of(
+            weights, x, lengths, reverse, concatenated, resets)
         cdef const Steps *steps = &schedule.steps
         cdef const PackedWeights *packed = &weights.packed
         cdef Forward *job = &self.job

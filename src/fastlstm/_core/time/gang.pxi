@@ -124,6 +124,8 @@ cdef int next_backward_phase(void *argument) noexcept nogil:
     if gang.stage == OF_CELLS:
         gang.stage = OF_PRODUCT
         return pieces_of(job.size.Rp, gang.panels * 4 * job.kernels.lanes)
+    if gang.stage == OF_PRODUCT:
+        stop_gradients(job, &gang.share, gang.s)
     if gang.stage == OF_PRODUCT and gang.s == gang.begin:
         gang.stage = OF_GRADIENTS
         for i in range(job.weight_gradient_count):
@@ -156,12 +158,20 @@ cdef void run_backward_piece(void *argument, int piece) noexcept nogil:
     cdef const Backward *job = gang.groups.jobs
     cdef const Chunk *chunk = &job.chunks[0]
     cdef ptrdiff_t vectors = gang.panels * 4, lanes = job.kernels.lanes
+    cdef Share share = gang.share
     cdef backward_step todo
     cdef int i
     if gang.stage == OF_CELLS:
+        share.first_panel = 4 * piece
+        share.last_panel = min(<ptrdiff_t>4 * (piece + 1), job.size.P)
+        if has_resets(&job.steps, gang.s, gang.s + 1):
+            reset_backward_cells(
+                job, &share, chunk, gang.s,
+                first_row(&job.steps, gang.s) - first_row(&job.steps, gang.begin))
+            return
         todo = gang.todo
-        todo.first = 4 * piece
-        todo.last = min(<ptrdiff_t>4 * (piece + 1), job.size.P)
+        todo.first = share.first_panel
+        todo.last = share.last_panel
         job.kernels.backward_cells[job.kind](&todo)
         return
     if gang.stage == OF_PRODUCT:

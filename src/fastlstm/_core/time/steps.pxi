@@ -8,6 +8,13 @@ cdef struct Steps:
     const ptrdiff_t *order      # (B,) rows by falling length; NULL: not ragged
     const ptrdiff_t *lengths    # (B,) in that order
     const ptrdiff_t *first      # (count + 1,) rows before step s
+    const unsigned char *resets  # of each row of each step, see resets.pxi, or NULL
+    ptrdiff_t resets_stride     # from row to row of a step
+
+
+cdef inline Steps plain_steps(ptrdiff_t count, ptrdiff_t B, bint reverse) noexcept nogil:
+    """Steps of B rows each, without resets."""
+    return Steps(count, B, reverse, NULL, NULL, NULL, NULL, 1)
 
 
 cdef inline ptrdiff_t first_row(const Steps *steps, ptrdiff_t s) noexcept nogil:
@@ -24,6 +31,13 @@ cdef inline ptrdiff_t batch_row(const Steps *steps, ptrdiff_t j) noexcept nogil:
     return j if steps.order == NULL else steps.order[j]
 
 
+cdef inline ptrdiff_t time_of(const Steps *steps, ptrdiff_t s, ptrdiff_t j) noexcept nogil:
+    """Where in time row j has its step s."""
+    if steps.order != NULL and steps.reverse:
+        return steps.lengths[j] - 1 - s
+    return s
+
+
 cdef ptrdiff_t chunk_begin(const Steps *steps, ptrdiff_t end, ptrdiff_t most_rows) noexcept nogil:
     cdef ptrdiff_t s = end - 1
     while s > 0 and first_row(steps, end) - first_row(steps, s - 1) <= most_rows:
@@ -38,6 +52,7 @@ cdef class Schedule:
     cdef ptrdiff_t T
     cdef bint concatenated      # x and y are (1, all rows, F), step after step
     cdef Buffer buffer
+    cdef Buffer resets
 
     def __cinit__(
         self, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t[::1] lengths=None, bint reverse=False,
@@ -45,7 +60,7 @@ cdef class Schedule:
         if T < 0 or B < 0 or size_times(T, B) > MOST_ROWS:
             raise MemoryError(f"x: expected at most {MOST_ROWS} rows, got {T} steps of {B}")
         self.T = T
-        self.steps = Steps(T, B, reverse, NULL, NULL, NULL)
+        self.steps = plain_steps(T, B, reverse)
         if lengths is not None:
             if lengths.shape[0] != B:
                 raise ValueError(f"lengths: expected {(B,)}, got {(lengths.shape[0],)}")
@@ -104,6 +119,23 @@ cdef class Schedule:
         self.steps.first = first
         return 0
 
+    cdef int take_resets(self, const unsigned char[:, :] resets) except -1:
+        """Copy the flags of (T, B) in the order of the steps. They are read once."""
+        cdef Steps *steps = &self.steps
+        cdef ptrdiff_t B = steps.B, s, j, rows = first_row(steps, steps.count)
+        cdef unsigned char *flags
+        if resets.shape[0] != self.T or resets.shape[1] != B:
+            raise ValueError(
+                f"resets: expected {(self.T, B)}, got {(resets.shape[0], resets.shape[1])}")
+        self.resets = Buffer(rows)
+        flags = <unsigned char *>self.resets.block.memory
+        for s in range(steps.count):
+            for j in range(alive(steps, s)):
+                flags[first_row(steps, s) + j] = (
+                    resets[time_of(steps, s, j), batch_row(steps, j)] != 0)
+        steps.resets = flags
+        return 0
+
 
 cdef struct Share:               # some of each step
     ptrdiff_t first_row         # this row and every `row_step`-th after it
@@ -153,10 +185,8 @@ cdef inline real *row_of(
     const SequenceView *a, const Steps *steps, ptrdiff_t s, ptrdiff_t j,
 ) noexcept nogil:
     """Row j of step s."""
-    cdef ptrdiff_t t = s
+    cdef ptrdiff_t t = time_of(steps, s, j)
     if steps.order != NULL:
-        if steps.reverse:
-            t = steps.lengths[j] - 1 - s
         if a.concatenated:
             return a.data + (steps.first[t] + j) * a.stride_b
         j = steps.order[j]

@@ -39,8 +39,9 @@ cdef void add_bias_gradients(
                 job.kernels.option_gradients(
                     job.dpeephole, job.dnorm, dz,
                     job.extra + (first_row(steps, s) + j) * job.extra_stride,
-                    tape_c(job, s - 1) + j * job.c_stride, &job.parts, &job.gradients,
-                    job.options, H)
+                    job.zeros if is_reset(steps, s, j)
+                    else tape_c(job, s - 1) + j * job.c_stride,
+                    &job.parts, &job.gradients, job.options, H)
                 dz += job.D
 
 
