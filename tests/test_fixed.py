@@ -250,7 +250,7 @@ WRONG = [  # layer, what is changed in its state, error, beginning of the messag
     ("lstm", {"flat": [0.0] * 240}, TypeError, "flat"),
     ("lstm", {"flat": b"\0" * 4 * 240}, TypeError, "flat"),
     ("lstm", {"_cell_options": {}}, ValueError, "state"),
-    ("lstm", {"_core": None}, ValueError, "state"),
+    ("lstm", {"_stack": None}, ValueError, "state"),
     ("lstm", {"params": {}}, ValueError, "state"),
     ("lstm", {"reset_after": False}, ValueError, "state"),
     ("lstm", {"output_size": 3}, ValueError, "state"),

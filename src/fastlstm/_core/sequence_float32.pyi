@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -93,8 +94,46 @@ class BackwardCall:
         layer_norm: NDArray | None = None,
     ) -> None: ...
 
-def run_forward(calls: list[ForwardCall], chained: bool = False) -> None: ...
-def run_backward(calls: list[BackwardCall], chained: bool = False) -> None: ...
+def run_forward(calls: list[ForwardCall], chained: bool = False) -> int: ...
+def run_backward(calls: list[BackwardCall], chained: bool = False) -> int: ...
+
+class Stack:
+    def __init__(
+        self,
+        flat: NDArray,
+        parameters: list[dict[str, NDArray]],
+        pack: Callable[..., Weights],
+        *,
+        directions: int,
+        reverse: bool,
+        has_c: bool,
+        hidden_size: int,
+        output_size: int,
+    ) -> None: ...
+    def weights_of(self, layer: int) -> Weights: ...
+    def forward(
+        self,
+        x: NDArray,
+        initial: tuple[NDArray | None, NDArray | None],
+        batch_first: bool,
+        taped: bool,
+        lengths: NDArray | None,
+        restarts: list[NDArray | None] | None,
+        input_masks: list[NDArray | None] | None,
+        masks: list[Any] | None,
+        new_checkpoints: Callable[..., Any] | None,
+    ) -> tuple[NDArray, Any, list[list[Any]]]: ...
+    def backward(
+        self,
+        tapes: list[list[Any]],
+        dy: NDArray | None,
+        dfinal: tuple[NDArray | None, NDArray | None],
+        input_masks: list[NDArray | None] | None,
+        ragged: bool,
+        input_gradient: bool,
+    ) -> tuple[NDArray | None, Any, NDArray]: ...
+
+def views(flat: NDArray, layout: list[tuple[str, int, tuple[int, ...]]]) -> dict[str, NDArray]: ...
 def copy_from_tape(tape: Tape, name: str, block: int, out: NDArray) -> None: ...
 def fingerprint(params: NDArray) -> bytes: ...
 def sigmoid(x: NDArray, y: NDArray) -> None: ...
