@@ -138,8 +138,8 @@ MUTANTS = [
     Mutant(
         "ragged rows: the state of another row",
         CORE,
-        "        row = state.data + batch_row(steps, j) * state.stride_b\n        for unit in range(state.F):\n            out",
-        "        row = state.data + j * state.stride_b\n        for unit in range(state.F):\n            out",
+        "batch_row(steps, j) * state.stride_b\n        for unit in range(state.F):\n            o",
+        "j * state.stride_b\n        for unit in range(state.F):\n            o",
     ),
     Mutant(
         "ragged rows: the stride of the batch where rows are gathered",

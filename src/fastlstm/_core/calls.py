@@ -28,6 +28,11 @@ CORES: dict[np.dtype, ModuleType] = {
 State = tuple[NDArray | None, NDArray | None]
 
 
+def state_at(h: NDArray | None, c: NDArray | None, i: int) -> State:
+    """Return the state of one direction of those of all."""
+    return None if h is None else h[i], None if c is None else c[i]
+
+
 class Masks(NamedTuple):
     """What zoneout keeps, a number or (T, B, R) and (T, B, H), and what dropout leaves of h."""
 
