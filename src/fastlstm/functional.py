@@ -197,7 +197,8 @@ def lstm_forward(
         sigmoid, tanh, relu, affine, leaky_relu, thresholded_relu, scaled_tanh, hard_sigmoid, elu,
         softsign, softplus; formulas and defaults are ONNX's.
     training : bool
-        Keep the tape that `lstm_backward` needs.
+        Keep the tape that `lstm_backward` needs. It refers to `x`, which must stay as it is until
+        then; of all else it has copies.
 
     Returns
     -------

@@ -9,6 +9,7 @@ c) This is the only place where arguments are checked (numbers and activations: 
    Everything below relies on it. Which shape each array has stands in `_args.cells`.
 """
 
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,9 +83,27 @@ def check_real_dtype(name: str, value: DTypeLike) -> np.dtype:
     return dtype
 
 
+def refuse_mask(name: str, value: object) -> None:
+    """Raise TypeError for a masked array: all that reads it as an array ignores its mask."""
+    ma = sys.modules.get("numpy.ma")  # who has none need not import them
+    if ma is not None and isinstance(value, ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected an array without a mask, got a masked array, of which the mask "
+            "would be ignored; fill it, or say otherwise what does not count (lengths, mask, NaN)"
+        )
+
+
+def as_array(name: str, value: ArrayLike) -> NDArray:
+    """Return `value` as an array, which has no mask."""
+    array = np.asarray(value)
+    if array is not value:
+        refuse_mask(name, value)
+    return array
+
+
 def check_real(name: str, value: ArrayLike) -> NDArray:
     """Return `value` as a native float32 or float64 array."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype not in REAL_DTYPES:
         native = array.dtype.newbyteorder("=")
         if native not in REAL_DTYPES:
@@ -133,7 +152,7 @@ def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp]
     """Return a copy of `lengths`, which nobody else can change, as (B,) integers in [0, T]."""
     if lengths is None:
         return None
-    array = np.array(lengths, order="C")
+    array = np.array(as_array("lengths", lengths), order="C")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths: expected integers, got {array.dtype}")
     if array.shape != (B,):

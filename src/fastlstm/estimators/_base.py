@@ -1,11 +1,14 @@
 """The settings that all estimators share, and how these start and train a network."""
 
+import copy
+import warnings
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
+from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
 from sklearn.utils import check_random_state, check_scalar  # type: ignore[import-untyped]
 
 from fastlstm._args.numbers import check_size
@@ -64,6 +67,8 @@ def documented(cls: Any) -> Any:
 
 class Recurrent(BaseEstimator):
     """Settings, training, and standardisation of columns."""
+
+    _rng: np.random.Generator
 
     def __init__(
         self,
@@ -152,13 +157,15 @@ class Recurrent(BaseEstimator):
             "rng": self._rng,
         }
 
-    def _train(self, data: Data, loss: Loss, validation: Data | None) -> None:
-        """Train the network that `_start` made."""
+    def _train(
+        self, data: Data, criterion: Loss, validation: Data | None, constant_loss: float = 0.0
+    ) -> None:
+        """Train the network that `_start` made; warn if it does no better than `constant_loss`."""
         self.loss_curve_, self.validation_loss_curve_ = train(
             self._network,
             self._optimizer,
             data,
-            loss,
+            criterion,
             epochs=self.max_iter,
             validation=validation,
             patience=self.patience,
@@ -166,8 +173,24 @@ class Recurrent(BaseEstimator):
             **self._epoch_options(),
         )
         self.n_iter_ = len(self.loss_curve_)
+        losses = self.validation_loss_curve_
+        kept = losses.index(min(losses)) if losses else -1  # whose parameters these are
+        loss = self.loss_curve_[kept]
+        if constant_loss and loss > 0.99 * constant_loss:
+            warnings.warn(
+                f"{type(self).__name__} learnt nothing in {self.n_iter_} epochs: its loss is "
+                f"{loss:.4g}, and {constant_loss:.4g} is that of the same answer to everything. "
+                "Another random_state, learning_rate or cell, more epochs (max_iter) or shorter "
+                "sequences may help",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
     def _train_once_more(self, data: Data, loss: Loss) -> None:
+        if not all(module.flat.flags.writeable for module in self._network.modules):
+            # joblib maps the files of models, and large arrays on their way to its workers
+            own = copy.deepcopy((self._network, self._optimizer, self._rng))
+            self._network, self._optimizer, self._rng = own
         value = train_epoch(self._network, self._optimizer, data, loss, **self._epoch_options())
         self.loss_curve_.append(value)
         self.n_iter_ += 1

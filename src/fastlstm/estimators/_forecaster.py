@@ -19,6 +19,7 @@ from sklearn.base import clone  # type: ignore[import-untyped]
 from sklearn.utils import check_array, check_consistent_length  # type: ignore[import-untyped]
 from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[import-untyped]
 
+from fastlstm._args.arrays import refuse_mask
 from fastlstm._args.numbers import check_size
 from fastlstm.estimators._base import Columns, Recurrent, documented
 from fastlstm.estimators._network import Batch, predict
@@ -207,6 +208,8 @@ class LSTMForecaster(Recurrent):
 
     def _read(self, X: Any, y: Any, reset: bool) -> Series:
         """Return the series; learn of what it consists if `reset`."""
+        refuse_mask("X", X)
+        refuse_mask("y", y)
         exogenous = y is not None
         if exogenous:
             targets = self._read_targets(y)
@@ -350,6 +353,8 @@ class LSTMForecaster(Recurrent):
         Backtest
         """
         n_origins = check_size("n_origins", n_origins)
+        refuse_mask("X", X)
+        refuse_mask("y", y)
         actual = np.asarray(X if y is None else y, np.float64)
         origins = len(actual) - self.horizon * np.arange(n_origins, 0, -1)
         if origins[0] < 2:

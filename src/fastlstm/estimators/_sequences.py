@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array  # type: ignore[import-untyped]
 
+from fastlstm._args.arrays import as_array
+
 FLOATS = (np.float64, np.float32)
 
 
@@ -64,7 +66,7 @@ def is_list_of_sequences(X: Any) -> bool:
 
 def from_list(X: Sequence[Any]) -> Sequences:
     """Return a list of (T,) or (T, I) array-likes."""
-    arrays = [np.asarray(s) for s in X]
+    arrays = [as_array(f"X[{k}]", s) for k, s in enumerate(X)]
     arrays = [a[:, np.newaxis] if a.ndim == 1 else a for a in arrays]
     I = arrays[0].shape[-1] if arrays[0].ndim else 0
     for k, a in enumerate(arrays):

@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import (  # type: ignore[import-untyped]
 )
 from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[import-untyped]
 
+from fastlstm._args.arrays import refuse_mask
 from fastlstm.estimators._base import Columns, Recurrent, documented
 from fastlstm.estimators._network import Batch, Loss, predict
 from fastlstm.estimators._sequences import (
@@ -65,12 +66,17 @@ class Supervised(Recurrent):
         """Return y as the loss wants it."""
         raise NotImplementedError
 
+    def _constant_loss(self, target: NDArray) -> float:
+        """Return the least loss of an output that is the same for all sequences."""
+        raise NotImplementedError
+
     def _strata(self, target: NDArray) -> NDArray | None:
         """Return groups of which the same part is held out."""
         return None
 
     def _read(self, X: Any, reset: bool) -> Sequences:
         """Return the sequences of any kind of X, checked against those of `fit` unless `reset`."""
+        refuse_mask("X", X)
         if is_list_of_sequences(X):
             sequences = from_list(X)
         elif (X if hasattr(X, "ndim") else np.asarray(X)).ndim >= 3:
@@ -96,6 +102,7 @@ class Supervised(Recurrent):
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None"
             )
+        refuse_mask("y", y)
         sequences = self._read(X, reset)
         y = self._check_target(y)
         check_consistent_length(sequences.lengths, y)
@@ -123,6 +130,11 @@ class Supervised(Recurrent):
         ------
         ValueError, TypeError
             If the data or a parameter of the estimator is not what it should be.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If the loss is not 1 % below that of the same answer to everything.
         """
         self._check_settings()
         sequences, y = self._read_both(X, y, reset=True)
@@ -143,7 +155,12 @@ class Supervised(Recurrent):
         if self.early_stopping:
             held_out = Labelled(sequences.take(held), target[held])
         self._start(sequences.rows.shape[1], outputs)
-        self._train(Labelled(sequences.take(chosen), target[chosen]), type(self)._loss, held_out)
+        self._train(
+            Labelled(sequences.take(chosen), target[chosen]),
+            type(self)._loss,
+            held_out,
+            self._constant_loss(target[chosen]),
+        )
         return self
 
     def _partial_fit(self, X: Any, y: ArrayLike, all_targets: NDArray | None = None) -> Self:
@@ -197,7 +214,7 @@ class LSTMClassifier(ClassifierMixin, Supervised):
     >>> rng = np.random.default_rng(0)
     >>> X = [rng.standard_normal(T).cumsum() for T in rng.integers(5, 30, 400)]
     >>> y = ["up" if x[-1] > x[0] else "down" for x in X]
-    >>> model = LSTMClassifier(16, max_iter=40, random_state=0).fit(X[:300], y[:300])
+    >>> model = LSTMClassifier(16, random_state=0).fit(X[:300], y[:300])
     >>> model.score(X[300:], y[300:]) > 0.9
     True
     """
@@ -219,6 +236,10 @@ class LSTMClassifier(ClassifierMixin, Supervised):
         if unknown.size:
             raise ValueError(f"y: expected labels of classes, got {unknown}")
         return np.searchsorted(self.classes_, y)
+
+    def _constant_loss(self, target: NDArray) -> float:
+        parts = np.bincount(target) / len(target)
+        return float(-(parts * np.log(parts, where=parts > 0, out=np.zeros_like(parts))).sum())
 
     def _strata(self, target: NDArray) -> NDArray:
         return target
@@ -323,6 +344,9 @@ class LSTMRegressor(RegressorMixin, Supervised):
         if y.size != len(y) * K:
             raise ValueError(f"y: expected {K} numbers per sequence as before, got {y.shape}")
         return self._targets.forward(y.reshape(-1, K))
+
+    def _constant_loss(self, target: NDArray) -> float:
+        return float(target.var(axis=0, dtype=np.float64).mean())
 
     def partial_fit(self, X: Any, y: ArrayLike) -> Self:
         """Make one more pass, over these data, at a constant learning rate.

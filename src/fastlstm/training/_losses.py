@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastlstm._args.arrays import check_dtype, check_real
+from fastlstm._args.arrays import as_array, check_dtype, check_real
 
 
 def mse_loss(
@@ -101,7 +101,7 @@ def cross_entropy_loss(
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits: expected (..., C) with C >= 1, got {logits.shape}")
     C = logits.shape[-1]
-    classes = np.asarray(classes)
+    classes = as_array("classes", classes)
     if classes.dtype.kind not in "iu" and classes.size:
         raise TypeError(f"classes: expected integers, got {classes.dtype}")
     if classes.shape != logits.shape[:-1]:
@@ -133,7 +133,7 @@ def _check_mask(
     if mask is None:
         counts, n = None, math.prod(shape)
     else:
-        counts = np.asarray(mask)
+        counts = as_array("mask", mask)
         if counts.dtype != np.bool_:
             raise TypeError(f"mask: expected bool, got {counts.dtype}")
         if counts.shape != shape:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._args.arrays import REAL_DTYPES
+from fastlstm._args.arrays import REAL_DTYPES, refuse_mask
 from fastlstm._args.numbers import check_not_negative
 from fastlstm._core import optimizers
 
@@ -85,12 +85,19 @@ class _Optimizer:
     ) -> None:
         self._parameters = parameters
         self._flats = _flats("parameters", parameters)
-        for flat in self._flats:
-            if not flat.flags.writeable:
-                raise ValueError("parameters: expected writable buffers, got a read-only one")
+        self._check_writable()
         self.lr = check_not_negative("lr", lr)
         self.weight_decay = check_not_negative("weight_decay", weight_decay)
         self.t = 0
+
+    def _check_writable(self) -> None:
+        for k, flat in enumerate(self._flats):
+            if not flat.flags.writeable:
+                raise ValueError(
+                    f"parameters[{k}]: expected a writable buffer, got a read-only one; what "
+                    'joblib.load(..., mmap_mode="r") or joblib\'s workers give is writable after '
+                    "copy.deepcopy, of modules and optimizer together"
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_flats"}
@@ -112,10 +119,12 @@ class _Optimizer:
         Raises
         ------
         ValueError
-            If their number or a buffer's length is not that of the parameters.
+            If their number or a buffer's length is not that of the parameters, or these have become
+            read-only.
         TypeError
             If a dtype is not that of the parameters.
         """
+        self._check_writable()
         flats = _flats("gradients", gradients)
         if len(flats) != len(self._flats):
             raise ValueError(f"gradients: expected {len(self._flats)}, got {len(flats)}")
@@ -331,6 +340,7 @@ def _flats(name: str, items: Sequence[HasFlat | NDArray]) -> list[NDArray]:
     flats = []
     for k, item in enumerate(items):
         flat = item if isinstance(item, np.ndarray) else getattr(item, "flat", None)
+        refuse_mask(f"{name}[{k}]", flat)
         if not isinstance(flat, np.ndarray) or flat.dtype not in REAL_DTYPES:
             got = flat.dtype if isinstance(flat, np.ndarray) else type(item).__name__
             raise TypeError(

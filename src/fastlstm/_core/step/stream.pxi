@@ -5,6 +5,7 @@ import numpy as np
 
 cdef object DTYPE = np.dtype(np.float64 if sizeof(real) == sizeof(double) else np.float32)
 cdef object empty = np.empty
+cdef object ndarray = np.ndarray  # what else has memory may have a mask, too: Python looks at it
 
 
 cdef class Stream:
@@ -96,7 +97,7 @@ cdef class Stream:
         if self.states == NULL:
             raise ValueError("step: expected a stream that has been started")
         try:
-            x = x_t
+            x = x_t if type(x_t) is ndarray else self.readable(x_t)
         except (BufferError, TypeError, ValueError):
             x = self.readable(x_t)
         if x.shape[0] != self.B or x.shape[1] != self.I:
@@ -105,6 +106,8 @@ cdef class Stream:
             x = self.readable(x_t)
         if out is None:
             out = empty((self.B, self.R), DTYPE)
+        elif type(out) is not ndarray:
+            self.writable(out)
         try:
             y = out
         except (BufferError, TypeError, ValueError):
