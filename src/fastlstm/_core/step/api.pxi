@@ -29,6 +29,7 @@ cdef int api_init_state(
     if not is_aligned(state):
         return FASTLSTM_UNALIGNED
     lay_out(<PlanState *>state, <const Plan *>plan, B, &memory)
+    memory_open(memory.start, memory.used)  # the caller's, who may copy all of it
     return FASTLSTM_OK
 
 
@@ -163,6 +164,7 @@ cdef int api_forward_tape(
     begin_call(&job, own.plan, T, own.state.job.steps.B, True)
     kept.plan = own.plan
     lay_out_tape(kept, &job, &memory)
+    memory_open(memory.start, memory.used)
     memory = Memory(<char *>workspace, 0)
     lay_out_forward(&job, &memory)
     if T:
