@@ -121,8 +121,8 @@ cdef void clear_gaps(const Forward *job, const Memory *memory) noexcept nogil:
         memset(job.h, 0, h_end - <char *>job.h)
     ends[:] = [<char *>job.extra, <char *>job.h, h_end, memory.start + memory.used]
     for i in range(4):
-        if ends[i] > memory.start:
+        if ends[i] >= memory.start + gap:
             memset(ends[i] - gap, 0, gap)
     for i in range(4):
-        if ends[i] > memory.start:
+        if ends[i] >= memory.start + gap:
             memory_close(ends[i] - MEMORY_GAP, MEMORY_GAP)
