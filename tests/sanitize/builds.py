@@ -1,11 +1,11 @@
 """Trees of fastlstm built for a sanitizer, and the planted bugs that prove that it looks.
 
 Decisions:
-a) A build is a copy of this tree; nothing of it is changed or left behind. ``FASTLSTM_SANITIZE_DIR``
-   keeps the copies in a folder, for the next time.
+a) A build is a copy of this tree; nothing of it is changed or left behind.
+   ``FASTLSTM_SANITIZE_DIR`` keeps the copies in a folder, for the next time.
 b) In a copy every block of memory is new: what calls keep for the next ones (`_core/runtime.pyx`)
    would hide what is used after its end, or before it was written.
-c) A planted bug is text that stands once in a file and becomes other text, as in `tests/mutants.py`.
+c) A planted bug is text of a file that becomes other text, as in `tests/mutants.py`.
 """
 
 import hashlib
@@ -15,8 +15,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +31,7 @@ class Kind(NamedTuple):
 
     flags: tuple[str, ...]
     libraries: tuple[str, ...] = ()
-    environment: dict[str, str] = {}
+    environment: Mapping[str, str] = MappingProxyType({})
     before: tuple[str, ...] = ()
 
 
@@ -76,9 +78,9 @@ BUGS = {
     "address": [
         Bug(
             "a vector's tail: one element more is written",
-            "src/fastlstm/_kernels/_vector.pxi",
-            r"if n >= LANES:\n        store\(p, v\)",
-            r"if n >= LANES - 1:\n        store(p, v)",
+            "src/fastlstm/_kernels/_kernels.pxi",
+            r"store_n\(p, v, n\)",
+            "store_n(p, v, n + 1)",
         ),
         Bug(
             "an overflow within one piece of memory: dh is an element short",
@@ -133,9 +135,9 @@ def fingerprint() -> str:
     """Return what changes with the sources."""
     digest = hashlib.sha256()
     for path in sorted([ROOT / "setup.py", *ROOT.glob("csrc/**/*"), *ROOT.glob("src/**/*")]):
-        if path.suffix in (".c", ".h", ".py", ".pyx", ".pxi", ".pxd"):
-            if path.suffix != ".c" or "csrc" in path.parts:
-                digest.update(path.read_bytes())
+        ours = path.suffix in (".h", ".py", ".pyx", ".pxi", ".pxd")
+        if ours or (path.suffix == ".c" and "csrc" in path.parts):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
 
 

@@ -38,10 +38,11 @@ def expect_clean(result: subprocess.CompletedProcess, what: str) -> str:
 
 def sanitizer(kind: str, whole: bool) -> None:
     """See each planted bug, then nothing in the tests or calls."""
-    workload = ["tests/sanitize/workload.py", *([] if whole else ["--sample"])]
+    all_of_it = whole or kind == "address"  # masked stores of AVX-512 are not instrumented
+    workload = ["tests/sanitize/workload.py", *([] if all_of_it else ["--sample"])]
     for bug in BUGS[kind]:
         with built(kind, bug) as tree:
-            result = run(kind, tree, "tests/sanitize/workload.py", "--sample")
+            result = run(kind, tree, *workload)
         if result.returncode == 0 or not any(sign in result.stderr for sign in SIGNS[kind]):
             fail(f"{kind}: not reported: {bug.what}\n{result.stderr[-2000:]}")
         print(f"canary reported: {bug.what}", flush=True)

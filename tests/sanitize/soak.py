@@ -1,6 +1,6 @@
 """Many calls of mixed shapes from 8 threads on one model: flat memory, the bits of a call alone.
 
-    python tests/sanitize/soak.py CALLS
+python tests/sanitize/soak.py CALLS
 """
 
 import resource
