@@ -9,7 +9,8 @@ d) Predictions do not depend on how they are batched: the layers promise the sam
    head, which BLAS may sum in another order for another number of rows, is computed in double.
 e) The forget gates of an LSTM begin with a bias of 1 (Jozefowicz, Zaremba & Sutskever 2015). With
    0 the cell halves its state at each step, and no gradient comes from the middle of a sequence:
-   on GunPoint (150 steps) the loss stayed at that of guessing, accuracy .49; with 1 it is .90-.97.
+   on GunPoint (150 steps, three seeds) two of three stayed at the loss of guessing, test accuracy
+   .49, .49, .56; with 1: .89, .96, .97. It is no cure for all: longer sequences may still fail.
 """
 
 import math
