@@ -140,7 +140,7 @@ typedef void (*forward_kernel)(const forward_step *step);
 typedef void (*backward_kernel)(const backward_step *step);
 
 /* Bounds for arrays on the stack of whoever calls. */
-enum { MOST_LANES = 16, MOST_FINGERPRINT_REALS = 8 * MOST_LANES };
+enum { MOST_LANES = 16, MOST_TILE_ROWS = 6, MOST_FINGERPRINT_REALS = 8 * MOST_LANES };
 
 typedef struct {
     int lanes;                  /* at most MOST_LANES */
@@ -178,7 +178,7 @@ typedef struct {
     forward_kernel input_product[CELLS];
     forward_kernel forward_step[CELLS];
     backward_kernel backward_cells[CELLS];
-    int tile_rows;
+    int tile_rows;              /* at most MOST_TILE_ROWS */
 
     /* out (n,) := a * b; may be a or b. */
     void (*multiply)(real *out, const real *a, const real *b, ptrdiff_t n);

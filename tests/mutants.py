@@ -124,16 +124,16 @@ MUTANTS = [
         "hash[v] = hash[v] + word;",
     ),
     Mutant(
-        "a barrier that lets the last thread but one pass",
+        "a phase that ends before its last pieces are done",
         CSRC,
-        "atomic_fetch_add_explicit(&team.arrived, 1, memory_order_acq_rel) == threads - 1",
-        "atomic_fetch_add_explicit(&team.arrived, 1, memory_order_acq_rel) >= threads - 2",
+        "atomic_fetch_add(&p->pieces_done, done) + done == (int)(now & 0xffff)",
+        "atomic_fetch_add(&p->pieces_done, done) + done + 1 >= (int)(now & 0xffff)",
     ),
     Mutant(
         "ragged rows in reverse aligned at the end of the longest",
         CORE,
-        "t = steps.lengths[j] - 1 - s",
-        "t = steps.count - 1 - s",
+        "return steps.lengths[j] - 1 - s",
+        "return steps.count - 1 - s",
     ),
     Mutant(
         "ragged rows: the state of another row",
@@ -146,6 +146,18 @@ MUTANTS = [
         CORE,
         "        j = r - (first_row(steps, s) - before)\n        if scatter:",
         "        j = r % steps.B\n        if scatter:",
+    ),
+    Mutant(
+        "an episode that hands dh on to the one before",
+        CORE,
+        "memset(job.dh + j * job.size.Rp, 0, job.size.Rp * sizeof(real))",
+        "pass",
+    ),
+    Mutant(
+        "an episode whose first step had, for dW_hh, the h of the one before",
+        CORE,
+        "job.h_stride, R,\n                    is_reset(steps, s, j))",
+        "job.h_stride, R,\n                    False)",
     ),
     Mutant(
         "a gate order: i and f of the LSTM as they are given",
@@ -168,8 +180,8 @@ MUTANTS = [
     Mutant(
         "a chunk's boundary: one step too many in a chunk of x @ W_ih",
         CORE,
-        "first_row(steps, end + 1) - first_row(steps, s) <= most_rows:",
-        "first_row(steps, end) - first_row(steps, s) <= most_rows:",
+        "        if rows > job.chunk_rows:\n            break\n",
+        "        if rows > job.chunk_rows + 1:\n            break\n",
     ),
     Mutant(
         "a group's rows: every group reads the gates of the first",
@@ -178,10 +190,10 @@ MUTANTS = [
         "job.gates = offset(job.gates, 0)",
     ),
     Mutant(
-        "a lost barrier: units of a step are handed on before all have them",
+        "a layer that does not wait for the one below",
         CORE,
-        "            if job.split_units:\n                barrier(threads)\n",
-        "",
+        "return line.below == NULL or team_load(&line.below.begin) >= line.end",
+        "return 1",
     ),
 ]
 

@@ -17,6 +17,7 @@ cdef extern from "kernels.h":
         SOFTPLUS
     enum:
         MOST_LANES
+        MOST_TILE_ROWS
         MOST_FINGERPRINT_REALS
     ctypedef struct activation:
         int kind

@@ -1,7 +1,7 @@
 # Memory that is carved out of one block, part by part. The same code that lays out a workspace also
 # measures it: where there is no block, parts are only counted. Sizes are checked products and sums
-# (csrc/memory.h): what does not fit ends as NO_SIZE, which no block has. In a build with the address
-# sanitizer a gap follows each part, and to touch it is an error.
+# (csrc/memory.h): what does not fit ends as NO_SIZE, which no block has. In a build with the
+# address sanitizer a gap follows each part, and to touch it is an error.
 
 
 cdef struct Memory:
