@@ -3,12 +3,12 @@
 from __future__ import annotations  # so that help() shows names
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastlstm._args.numbers import ActivationLike
+from fastlstm._args.numbers import Activation, ActivationLike
 from fastlstm._layers.recurrent import Gradients, Recurrent, Tape, option
 
 __all__ = ["GRU", "LSTM", "RNN", "Gradients", "Tape"]
@@ -97,10 +97,12 @@ class LSTM(Recurrent):
     ((10, 2, 8), (1, 2, 8))
     """
 
-    cell = "lstm"
+    cell: ClassVar[str] = "lstm"
     proj_size: int
-    clip, cell_clip, proj_clip = option("clip"), option("cell_clip"), option("proj_clip")
-    activations = option("activations")
+    clip: float | None = option("clip")
+    cell_clip: float | None = option("cell_clip")
+    proj_clip: float | None = option("proj_clip")
+    activations: tuple[Activation, ...] = option("activations")
 
     def __init__(
         self,
@@ -211,8 +213,9 @@ class GRU(Recurrent):
     ((10, 2, 8), (1, 2, 8))
     """
 
-    cell = "gru"
-    clip, activations = option("clip"), option("activations")
+    cell: ClassVar[str] = "gru"
+    clip: float | None = option("clip")
+    activations: tuple[Activation, ...] = option("activations")
 
     def __init__(
         self,
@@ -289,8 +292,8 @@ class RNN(Recurrent):
     ((10, 2, 8), (1, 2, 8))
     """
 
-    cell = "rnn"
-    clip = option("clip")
+    cell: ClassVar[str] = "rnn"
+    clip: float | None = option("clip")
 
     def __init__(
         self,

@@ -21,11 +21,11 @@ Examples
 from fastlstm._version import __version__
 
 try:
-    from threadpoolctl import LibController, register  # type: ignore[import]
-except ImportError as error:
+    from threadpoolctl import LibController, register
+except ImportError as _error:
     raise ImportError(
         "fastlstm.threadpool needs threadpoolctl 3.2 or later: pip install 'threadpoolctl>=3.2'"
-    ) from error
+    ) from _error
 
 __all__ = ["FastlstmController"]
 
@@ -35,12 +35,12 @@ class FastlstmController(LibController):
 
     user_api = "fastlstm"
     internal_api = "fastlstm"
-    filename_prefixes = ("runtime.",)
-    check_symbols = ("fastlstm_get_num_threads", "fastlstm_set_num_threads")
+    filename_prefixes: tuple[str, ...] = ("runtime.",)
+    check_symbols: tuple[str, ...] = ("fastlstm_get_num_threads", "fastlstm_set_num_threads")
 
     def get_num_threads(self) -> int:
         """Return the largest number of threads that a call may use."""
-        return self.dynlib.fastlstm_get_num_threads()
+        return int(self.dynlib.fastlstm_get_num_threads())
 
     def set_num_threads(self, num_threads: int) -> None:
         """Set the largest number of threads that a call may use."""

@@ -2,10 +2,10 @@
 
     python tests/sanitize/workload.py [--sample]
 
-All cells and variants, ragged and reversed, on every instruction set, in both types, on one thread
-and on four; layers, streams, the C API, optimisers. It runs under tools that are too slow for
-pytest, or that compare the bits of two runs. Each result is looked at, so that valgrind sees a
-branch on what was never written.
+All cells and variants, ragged, reversed and in episodes, on every instruction set, in both types,
+on one thread and on four; layers, streams, the C API, optimisers. It runs under tools that are too
+slow for pytest, or that compare the bits of two runs. Each result is looked at, so that valgrind
+sees a branch on what was never written.
 """
 
 import argparse
@@ -42,7 +42,8 @@ def array_functions(rng, dtype, sizes):
         for T, B, I, H in sizes:
             upstream = cell.upstream(rng, T, B, H, dtype)
             ragged = {"lengths": rng.integers(0, T + 1, B), "reverse": True}
-            for extra, given in (({}, False), (ragged, True)):
+            episodes = {"resets": rng.random((T, B)) < 0.3}
+            for extra, given in (({}, False), (ragged, True), (ragged | episodes, True)):
                 arguments, options = cell.arguments(rng, T, B, I, H, dtype, bias=given, state=given)
                 yield cell.both(fastlstm, arguments, options | extra, upstream)
 

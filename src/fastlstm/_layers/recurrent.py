@@ -103,10 +103,10 @@ class Gradients(NamedTuple):
         The buffer of which ``params`` are views, in the order of the layer's ``flat``.
     """
 
-    x: NDArray | None
+    x: NDArray[Any] | None
     state: LayerState
-    params: dict[str, NDArray]
-    flat: NDArray
+    params: dict[str, NDArray[Any]]
+    flat: NDArray[Any]
 
 
 class Tape(NamedTuple):
@@ -114,14 +114,14 @@ class Tape(NamedTuple):
 
     layer: Recurrent
     directions: list[list[Any]]
-    masks: list[NDArray | None]
+    masks: list[NDArray[Any] | None]
     shape: tuple[int, int]
     ragged: bool
 
     @property
     def nbytes(self) -> int:
         """Memory that the tape holds, the layer's input not counted."""
-        tapes = sum(tape.nbytes for layer in self.directions for tape in layer)
+        tapes: int = sum(tape.nbytes for layer in self.directions for tape in layer)
         return tapes + sum(mask.nbytes for mask in self.masks if mask is not None)
 
     def __repr__(self) -> str:
@@ -234,10 +234,10 @@ class Recurrent(Fixed):
         """Return the number of parameters."""
         return sum(map(math.prod, self._shapes().values()))
 
-    def _views(self, flat: NDArray) -> dict[str, NDArray]:
+    def _views(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
         return {name: flat[part].reshape(shape) for name, part, shape in self._layout}
 
-    def _own(self, flat: NDArray) -> None:
+    def _own(self, flat: NDArray[Any]) -> None:
         self._layout: list[tuple[str, slice, tuple[int, ...]]] = []
         start = 0
         for name, shape in self._shapes().items():
@@ -249,7 +249,7 @@ class Recurrent(Fixed):
         # per layer and direction: the names of its parameters by the argument that each one is,
         # the part of flat that they are, what is packed of them
         self._names: list[list[dict[str, str]]] = []
-        self._parts: list[list[NDArray]] = []
+        self._parts: list[list[NDArray[Any]]] = []
         self._packed: list[list[tuple[bytes, Any] | None]] = []
         start = 0
         for layer in range(self.num_layers):
@@ -318,7 +318,7 @@ class Recurrent(Fixed):
 
     # --- arguments --------------------------------------------------------------------------------
 
-    def _check_input(self, x: ArrayLike) -> NDArray:
+    def _check_input(self, x: ArrayLike) -> NDArray[Any]:
         """Return x as (T, B, I)."""
         x = check_real("x", x)
         order = "(B, T, {})" if self.batch_first else "(T, B, {})"
@@ -346,7 +346,7 @@ class Recurrent(Fixed):
 
     def _check_state(
         self, name: str, state: LayerState, B: int
-    ) -> tuple[NDArray | None, NDArray | None]:
+    ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         """Return h and c, None where it is not given or the cell has no c."""
         if state is None:
             return None, None
@@ -360,7 +360,7 @@ class Recurrent(Fixed):
             check_optional(f"{name}[1]", state[1], c, self.dtype),
         )
 
-    def _empty_state(self, B: int) -> tuple[NDArray, NDArray | None]:
+    def _empty_state(self, B: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Return arrays for h and c, None where the cell has no c."""
         N, dtype = self.num_layers * self.num_directions, self.dtype
         h = np.empty((N, B, self.output_size), dtype)
@@ -375,12 +375,12 @@ class Recurrent(Fixed):
     def _random(self, probability: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         return self._rng.random(shape) < probability
 
-    def _dropout_mask(self, probability: float, shape: tuple[int, ...]) -> NDArray:
+    def _dropout_mask(self, probability: float, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return what to multiply with: 0, or where it is kept 1 / (1 - probability)."""
         scale = 1 / (1 - probability) if probability < 1 else 0
         return np.multiply(~self._random(probability, shape), scale, dtype=self.dtype)
 
-    def _input_mask(self, layer: int, T: int, B: int) -> NDArray | None:
+    def _input_mask(self, layer: int, T: int, B: int) -> NDArray[Any] | None:
         """Return the mask of a layer's input in training: one for all steps, one per step, both."""
         I, mask = self._input_size(layer), None
         if layer and self.dropout:
@@ -415,7 +415,7 @@ class Recurrent(Fixed):
         training: bool = False,
         taped: bool = False,
         checkpoint: bool | int = False,
-    ) -> tuple[NDArray, LayerState, Tape | None]:
+    ) -> tuple[NDArray[Any], LayerState, Tape | None]:
         """Run the layers: `training` draws masks, `taped` keeps a tape."""
         inputs = self._check_input(x)
         T, B, _ = inputs.shape
@@ -427,7 +427,7 @@ class Recurrent(Fixed):
         h_n, c_n = self._empty_state(B)
         tapes: list[list[Any]] = []
         calls: list[Any] = []  # to be run at once: layers above each other, or the two directions
-        input_masks: list[NDArray | None] = []
+        input_masks: list[NDArray[Any] | None] = []
         for layer in range(L):
             mask = self._input_mask(layer, T, B) if training else None
             input_masks.append(mask)
@@ -494,7 +494,7 @@ class Recurrent(Fixed):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
-    ) -> tuple[NDArray, Any]:
+    ) -> tuple[NDArray[Any], Any]:
         """Run the layers for inference.
 
         Parameters
@@ -547,7 +547,7 @@ class Recurrent(Fixed):
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
         checkpoint: bool | int = False,
-    ) -> tuple[NDArray, Any, Tape]:
+    ) -> tuple[NDArray[Any], Any, Tape]:
         """Run the layers for training: with dropout and zoneout, and keeping what `backward` needs.
 
         The tape refers to `x`, which must not change before `backward`; weights may.
@@ -605,7 +605,7 @@ class Recurrent(Fixed):
         ValueError, TypeError
             If an argument does not fit; the message names it.
         """
-        if not isinstance(tape, Tape) or tape.layer is not self:
+        if not isinstance(tape, Tape) or tape.layer is not self:  # type: ignore[redundant-expr]
             raise TypeError("tape: expected a tape from this layer's forward")
         T, B = tape.shape
         R, D, L = self.output_size, self.num_directions, self.num_layers
@@ -617,10 +617,10 @@ class Recurrent(Fixed):
         flat = np.zeros_like(self.flat)
         params = self._views(flat)
         dh_0, dc_0 = self._empty_state(B)
-        dx: NDArray | None = None
+        dx: NDArray[Any] | None = None
         calls: list[Any] = []  # as in `_run`
         for layer in reversed(range(L)):
-            parts: list[NDArray | None] = []
+            parts: list[NDArray[Any] | None] = []
             for direction, names in enumerate(self._names[layer]):
                 i = layer * D + direction
                 shape = (T, B, self._input_size(layer))
@@ -690,7 +690,7 @@ class Recurrent(Fixed):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
-    ) -> dict[str, dict[str, NDArray]]:
+    ) -> dict[str, dict[str, NDArray[Any]]]:
         """Run the layers as a call does, and return all that is inside.
 
         Parameters

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
-from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
-from sklearn.utils import check_random_state, check_scalar  # type: ignore[import-untyped]
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state, check_scalar
 
 from fastlstm._args.numbers import check_not_negative, check_size
 from fastlstm.estimators._network import Callback, Data, Loss, Network, train, train_epoch
@@ -238,7 +238,7 @@ class Recurrent(BaseEstimator):
 class Columns:
     """The mean and standard deviation of columns, NaN left out; 0 and 1 if not `standardize`."""
 
-    def __init__(self, rows: NDArray, standardize: bool = True) -> None:
+    def __init__(self, rows: NDArray[Any], standardize: bool = True) -> None:
         self.mean = np.zeros(rows.shape[1])
         self.scale = np.ones(rows.shape[1])
         if standardize:
@@ -251,10 +251,10 @@ class Columns:
             varies = variance > np.square(10 * np.finfo(rows.dtype).eps * self.mean)
             self.scale[varies] = np.sqrt(variance[varies])
 
-    def forward(self, rows: NDArray) -> NDArray[np.float32]:
+    def forward(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Return standardised rows."""
         return ((rows - self.mean) / self.scale).astype(np.float32)
 
-    def backward(self, rows: NDArray) -> NDArray[np.float64]:
+    def backward(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Undo it."""
         return rows * self.scale + self.mean

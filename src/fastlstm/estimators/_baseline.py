@@ -39,7 +39,7 @@ GRID = [
 ]
 
 
-def period_of(y: NDArray) -> int:
+def period_of(y: NDArray[Any]) -> int:
     """Return the length of a series' season, by the autocorrelation of its differences; 1: none.
 
     The first of the peaks that are nearly as high as the highest, if that is significant.
@@ -63,7 +63,7 @@ def period_of(y: NDArray) -> int:
     return int(np.flatnonzero(peak & (inner >= 0.85 * inner[peak].max()))[0]) + 1
 
 
-def mean_season(past: NDArray, period: int) -> NDArray:
+def mean_season(past: NDArray[Any], period: int) -> NDArray[Any]:
     """Return the mean season (n, period) of the ends of n series, beside a straight trend.
 
     Its last column belongs to the last step; its mean is 0.
@@ -72,14 +72,15 @@ def mean_season(past: NDArray, period: int) -> NDArray:
     seasons = min(rows // period, SEASONS)
     parts = past[:, rows - seasons * period :].reshape(n, seasons, period)
     slope = (parts[:, -1] - parts[:, 0]).mean(axis=-1) / (max(seasons - 1, 1) * period)
-    shape = parts.mean(axis=1) - slope[:, np.newaxis] * np.arange(period)
-    return shape - shape.mean(axis=1, keepdims=True)
+    shape: NDArray[Any] = parts.mean(axis=1) - slope[:, np.newaxis] * np.arange(period)
+    shape -= shape.mean(axis=1, keepdims=True)
+    return shape
 
 
 class Autoregression:
     """An autoregression of the least AICc; with no lags the mean."""
 
-    def __init__(self, y: NDArray) -> None:
+    def __init__(self, y: NDArray[Any]) -> None:
         self.mean = float(y.mean()) if len(y) else 0.0
         self.weights = np.empty(0)  # of the last steps, oldest first
         most = min(ORDER, len(y) // 8)
@@ -103,7 +104,7 @@ class Autoregression:
             weights = np.linalg.solve(square + ridge * np.eye(order), x.T @ target)
             self.weights = weights[::-1].copy()  # contiguous: the same bits when loaded
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows)."""
         order = len(self.weights)
         z = np.zeros((len(past), order + horizon))
@@ -117,14 +118,14 @@ class Autoregression:
 class Smoothing:
     """A level and a damped trend, of the smoothing constants with the least squared error."""
 
-    def __init__(self, y: NDArray) -> None:
+    def __init__(self, y: NDArray[Any]) -> None:
         self.level, self.trend, self.damping = np.array(GRID).T
         error = np.zeros(len(GRID))
         for step, forecast in zip(y[1:], self._run(y[np.newaxis]), strict=True):
             error += np.square(step - forecast)
         self.level, self.trend, self.damping = GRID[int(np.argmin(error))]
 
-    def _run(self, past: NDArray) -> Iterator[NDArray]:
+    def _run(self, past: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """Yield the forecast of each step from the second; keep the last level and trend."""
         level = past[:, 0]
         few = past[:, : max(5, past.shape[1] // 10)]
@@ -137,7 +138,7 @@ class Smoothing:
             trend = self.damping * trend + self.level * self.trend * error
         self._last = level, trend
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows)."""
         for _ in self._run(past):
             pass
@@ -149,10 +150,10 @@ class Smoothing:
 class Zero:
     """What is left is 0."""
 
-    def __init__(self, y: NDArray) -> None:
+    def __init__(self, y: NDArray[Any]) -> None:
         pass
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return zeros."""
         return np.zeros((len(past), horizon))
 
@@ -160,10 +161,10 @@ class Zero:
 class Mean(Zero):
     """What is left is its mean."""
 
-    def __init__(self, y: NDArray) -> None:
+    def __init__(self, y: NDArray[Any]) -> None:
         self.mean = float(y.mean()) if len(y) else 0.0
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the mean."""
         return np.full((len(past), horizon), self.mean)
 
@@ -198,11 +199,11 @@ SEASONAL_POOL = [
 class Member:
     """One forecast of the pool, learnt from a series."""
 
-    def __init__(self, kind: Kind, y: NDArray, period: int) -> None:
+    def __init__(self, kind: Kind, y: NDArray[Any], period: int) -> None:
         self.kind, self.period = kind, period
         self.rest = kind.rest(self._reduce(y[np.newaxis])[0])
 
-    def _reduce(self, past: NDArray) -> NDArray:
+    def _reduce(self, past: NDArray[Any]) -> NDArray[Any]:
         """Return what the rest forecasts."""
         if self.kind.season == "difference":
             past = past[:, self.period :] - past[:, : -self.period]
@@ -211,9 +212,9 @@ class Member:
             past = past - _tiled_before(season, past.shape[1])
         return np.diff(past) if self.kind.difference else past
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows)."""
-        y = self.rest.forecast(self._reduce(past), horizon)
+        y: NDArray[Any] = self.rest.forecast(self._reduce(past), horizon)
         s = self.period
         if self.kind.season == "difference":
             if self.kind.difference:
@@ -226,10 +227,11 @@ class Member:
             season = mean_season(past, s)
         if self.kind.difference:
             y = (past[:, -1] - season[:, -1])[:, np.newaxis] + y.cumsum(axis=1)
-        return y + season[:, np.arange(horizon) % season.shape[1]]
+        y = y + season[:, np.arange(horizon) % season.shape[1]]
+        return y
 
 
-def _tiled_before(season: NDArray, rows: int) -> NDArray:
+def _tiled_before(season: NDArray[Any], rows: int) -> NDArray[Any]:
     """Return the season for the last `rows` steps; its last column belongs to the last."""
     return season[:, np.arange(-rows, 0) % season.shape[1]]
 
@@ -249,7 +251,7 @@ class Baseline:
         than the horizon.
     """
 
-    def __init__(self, y: NDArray, horizon: int, period: int | None = None) -> None:
+    def __init__(self, y: NDArray[Any], horizon: int, period: int | None = None) -> None:
         self.horizon = horizon
         self.period = period_of(y) if period is None else period
         if len(y) < 2 * self.period + 2:
@@ -259,7 +261,7 @@ class Baseline:
         self.weights, self.residuals = self._mix(y, pool)
         self.members = [Member(kind, y, self.period) for kind in pool]
 
-    def _mix(self, y: NDArray, pool: list[Kind]) -> tuple[NDArray, NDArray]:
+    def _mix(self, y: NDArray[Any], pool: list[Kind]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the weights, by errors of forecasts from rolling origins, and the mixture's."""
         T = len(y)
         horizon = min(self.horizon, max(1, T // 6))
@@ -282,7 +284,7 @@ class Baseline:
         weights /= weights.sum()
         return weights, np.tensordot(weights, together, 1)
 
-    def __call__(self, past: NDArray) -> NDArray:
+    def __call__(self, past: NDArray[Any]) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows); more rows are not looked at."""
         past = past[:, -self.rows :]
         forecasts = [member.forecast(past, self.horizon) for member in self.members]

@@ -15,15 +15,16 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone  # type: ignore[import-untyped]
-from sklearn.utils import check_array, check_consistent_length  # type: ignore[import-untyped]
-from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[import-untyped]
+from sklearn.base import clone
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastlstm._args.arrays import refuse_mask
 from fastlstm._args.numbers import check_size
-from fastlstm.estimators._base import Callback, Columns, Recurrent, documented
+from fastlstm.estimators._base import Columns, Recurrent, documented
 from fastlstm.estimators._ensemble import Ensemble, KnownLoss
 from fastlstm.estimators._frames import Labels, is_frame
+from fastlstm.estimators._network import Callback
 from fastlstm.estimators._windows import Scale, Series, Windows
 
 WINDOWS_PER_EPOCH = 500  # about, if there is no `stride`
@@ -65,10 +66,10 @@ class Backtest(NamedTuple):
             raise ValueError("coverage: expected an estimator with quantiles")
         below = (self.actual[..., np.newaxis] <= self.quantiles).astype(np.float64)
         below[np.isnan(self.actual)] = np.nan
-        return np.nanmean(below, axis=(0, 1))
+        return np.asarray(np.nanmean(below, axis=(0, 1)))
 
 
-def _per_column(errors: NDArray) -> Any:
+def _per_column(errors: NDArray[Any]) -> Any:
     mean = np.nanmean(errors, axis=(0, 1))
     return mean if errors.ndim == 3 else float(mean)
 
@@ -211,11 +212,11 @@ class LSTMForecaster(Recurrent):
         self.n_estimators = n_estimators
         self.stride = stride
 
-    def _read_targets(self, y: Any) -> NDArray:
+    def _read_targets(self, y: Any) -> NDArray[Any]:
         y = check_array(
             y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"
         )
-        return y.reshape(len(y), -1)
+        return np.asarray(y.reshape(len(y), -1))
 
     def _read_one(self, X: Any, y: Any, reset: bool) -> One:
         """Return one series; learn of what it consists if `reset`."""
@@ -479,7 +480,7 @@ class LSTMForecaster(Recurrent):
                 )
         return ones
 
-    def _future(self, X: Any, names: list[Any]) -> dict[Any, NDArray]:
+    def _future(self, X: Any, names: list[Any]) -> dict[Any, NDArray[Any]]:
         """Return the exogenous columns of the steps to forecast, by the names of series."""
         horizon, E = self._horizon, self.n_features_in_ if self._exogenous else 0
         if X is None and len(self._hidden) == E:
@@ -511,7 +512,7 @@ class LSTMForecaster(Recurrent):
             future[name] = rows
         return future
 
-    def _forecast(self, X: Any, past: Any) -> dict[Any, tuple[NDArray, Labels | None]]:
+    def _forecast(self, X: Any, past: Any) -> dict[Any, tuple[NDArray[Any], Labels | None]]:
         """Return the forecasts (horizon, K, outputs) of each series, and how it was labelled."""
         check_is_fitted(self)
         ones = self._read_past(past)
@@ -532,7 +533,7 @@ class LSTMForecaster(Recurrent):
         result = windows.absolute(self._ensemble(windows))
         return {name: (result[:, k], one.labels) for k, (name, one) in enumerate(ones.items())}
 
-    def _labelled(self, X: Any, forecasts: dict[Any, Any], quantiles: NDArray) -> Any:
+    def _labelled(self, X: Any, forecasts: dict[Any, Any], quantiles: NDArray[Any]) -> Any:
         """Return forecasts as the series were given."""
         results = {}
         for name, (values, labels) in forecasts.items():

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_array  # type: ignore[import-untyped]
+from sklearn.utils import check_array
 
 from fastlstm._args.arrays import as_array
 
@@ -23,12 +23,12 @@ FLOATS = (np.float64, np.float32)
 class Sequences(NamedTuple):
     """N sequences of any lengths."""
 
-    rows: NDArray  # (sum of lengths, I)
+    rows: NDArray[Any]  # (sum of lengths, I)
     starts: NDArray[np.intp]  # (N,)
     lengths: NDArray[np.intp]  # (N,)
 
     @classmethod
-    def from_rows(cls, rows: NDArray, lengths: NDArray[np.intp]) -> "Sequences":
+    def from_rows(cls, rows: NDArray[Any], lengths: NDArray[np.intp]) -> "Sequences":
         """Name the parts of `rows`, which has the sequences one after the other."""
         return cls(rows, np.cumsum(lengths) - lengths, lengths)
 
@@ -41,12 +41,13 @@ class Sequences(NamedTuple):
         """Return some of them, on the same rows."""
         return Sequences(self.rows, self.starts[which], self.lengths[which])
 
-    def own_rows(self) -> NDArray:
+    def own_rows(self) -> NDArray[Any]:
         """Return the rows of these sequences, without those of others."""
         shift = self.starts - (np.cumsum(self.lengths) - self.lengths)
-        return self.rows[np.repeat(shift, self.lengths) + np.arange(self.lengths.sum())]
+        own = np.repeat(shift, self.lengths) + np.arange(self.lengths.sum())
+        return self.rows.take(own, axis=0)
 
-    def gather(self, which: NDArray[np.intp]) -> tuple[NDArray, NDArray[np.intp] | None]:
+    def gather(self, which: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.intp] | None]:
         """Return some of them side by side, (T, B, I), and their lengths if these differ."""
         lengths = self.lengths[which]
         T = lengths.max()

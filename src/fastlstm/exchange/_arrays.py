@@ -14,7 +14,7 @@ HARMLESS = {"input_size", "hidden_size", "num_layers", "bias", "bidirectional", 
 HARMLESS |= {"dropout", "input_dropout", "recurrent_dropout"}
 
 
-def to_array(name: str, value: Any) -> NDArray:
+def to_array(name: str, value: Any) -> NDArray[Any]:
     """Return a tensor or array-like as an array of float32 or float64."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()

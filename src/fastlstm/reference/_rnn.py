@@ -2,7 +2,7 @@
 
 from __future__ import annotations  # so that help() shows names
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,8 +17,8 @@ from fastlstm.reference._steps import Steps, drop, initial, replace, zoneout, zo
 class RNNStep(NamedTuple):
     """What one step leaves for its backward pass, (rows, H)."""
 
-    h_in: NDArray  # h' = dropout_h * h_{t-1}
-    h: NDArray  # h~, before zoneout
+    h_in: NDArray[Any]  # h' = dropout_h * h_{t-1}
+    h: NDArray[Any]  # h~, before zoneout
 
 
 class RNNTape(NamedTuple):

@@ -11,6 +11,7 @@ d) A module here has what PyTorch's has and nothing more, so one becomes the oth
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class _Recurrent(torch.nn.RNNBase):
         H = self.hidden_size
         return self.num_layers, 2 if self.bidirectional else 1, H, self.proj_size or H
 
-    def forward(self, input, hx=None, *, resets=None):
+    def forward(self, input: Any, hx: Any = None, *, resets: Tensor | None = None) -> Any:
         """Run the layers, as PyTorch's module does.
 
         `resets`, which PyTorch does not have, is a bool tensor (T, B), or (B, T) if batch_first, or
@@ -60,7 +61,8 @@ class _Recurrent(torch.nn.RNNBase):
         """
         self._update_flat_weights()
         packed = isinstance(input, PackedSequence)
-        x, batch_sizes, order, back = input if packed else (input, None, None, None)
+        parts: Any = input if packed else (input, None, None, None)
+        x, batch_sizes, order, back = parts
         states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         if not self._can_run(x, batch_sizes, states):
             outputs = super().forward(input, hx)
@@ -100,14 +102,14 @@ class _Recurrent(torch.nn.RNNBase):
             y = y.transpose(0, 1)
         return y, states if self.mode == "LSTM" else states[0]
 
-    def __prepare_scriptable__(self):
+    def __prepare_scriptable__(self) -> Any:
         """Return what torch.jit.script is to compile in the place of this: PyTorch's module."""
         say_once("torch.jit.script")
         theirs = copy.copy(self)
         theirs.__class__ = _PYTORCHS[type(self)]
         return theirs
 
-    def _can_run(self, x, batch_sizes, states) -> bool:
+    def _can_run(self, x: Any, batch_sizes: Any, states: Any) -> bool:
         """Whether this call is as it should be, and for the core."""
         tensors = (x, *states, *self._flat_weights)
         for tensor in tensors:
@@ -150,7 +152,7 @@ class _Recurrent(torch.nn.RNNBase):
             shapes += one * D
         return shapes
 
-    def _run(self, x, batch_sizes, resets, states):
+    def _run(self, x: Any, batch_sizes: Any, resets: Any, states: Any) -> Any:
         """Run all layers over x (T, B, I), or over packed data."""
         L, D, _, _ = self._sizes
         B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
@@ -158,7 +160,8 @@ class _Recurrent(torch.nn.RNNBase):
             t.requires_grad for t in (*self._flat_weights, x, *states)
         )
         n = len(self._flat_weights) // (L * D)
-        ends, run_one = [], _onnx.node if _onnx.is_wanted() else run
+        ends = []
+        run_one: Any = _onnx.node if _onnx.is_wanted() else run
         for layer in range(L):
             outputs = []
             for direction in range(D):
@@ -179,7 +182,7 @@ class _Recurrent(torch.nn.RNNBase):
         return x, tuple(torch.stack(end) for end in zip(*ends, strict=True))
 
 
-def _checked_resets(resets, shape: tuple[int, ...]) -> Tensor:
+def _checked_resets(resets: object, shape: tuple[int, ...]) -> Tensor:
     """Return `resets` if it is a bool tensor of this shape."""
     if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
         got = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__

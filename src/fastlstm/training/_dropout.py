@@ -2,7 +2,7 @@
 
 from __future__ import annotations  # so that help() shows names
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +14,7 @@ from fastlstm._args.numbers import check_probability
 class DropoutGradients(NamedTuple):
     """Result of `Dropout.backward`: the gradient of x."""
 
-    x: NDArray
+    x: NDArray[Any]
 
 
 class Dropout:
@@ -63,11 +63,11 @@ class Dropout:
     def __repr__(self) -> str:
         return f"Dropout({self.p})"
 
-    def __call__(self, x: ArrayLike) -> NDArray:
+    def __call__(self, x: ArrayLike) -> NDArray[Any]:
         """Return x as it is."""
         return check_real("x", x)
 
-    def forward(self, x: ArrayLike) -> tuple[NDArray, NDArray]:
+    def forward(self, x: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return y of x (...), and the tape for `backward`: what x was multiplied with."""
         x = check_real("x", x)
         scale = 1 / (1 - self.p) if self.p < 1 else 0.0

@@ -23,9 +23,9 @@ from fastlstm.reference._activations import derivative, function
 class LinearGradients(NamedTuple):
     """Result of `Linear.backward`: the gradient of x and of each parameter (views of `flat`)."""
 
-    x: NDArray
-    params: dict[str, NDArray]
-    flat: NDArray
+    x: NDArray[Any]
+    params: dict[str, NDArray[Any]]
+    flat: NDArray[Any]
 
 
 class Linear(Fixed):
@@ -106,7 +106,7 @@ class Linear(Fixed):
         )
         return self.out_features * (self.in_features + self.bias)
 
-    def _views(self, flat: NDArray) -> dict[str, NDArray]:
+    def _views(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Name the parts of a flat buffer."""
         shape = (self.out_features, self.in_features)
         views = {"weight": flat[: math.prod(shape)].reshape(shape)}
@@ -132,7 +132,7 @@ class Linear(Fixed):
         size = self._configure(*given, state.get("activation"))  # type: ignore[call-arg]
         self._own(check_flat(state["flat"], size, self.dtype))
 
-    def __call__(self, x: ArrayLike) -> NDArray:
+    def __call__(self, x: ArrayLike) -> NDArray[Any]:
         """Return y (..., out_features) of x (..., in_features).
 
         Raises
@@ -145,7 +145,7 @@ class Linear(Fixed):
         y, _ = self.forward(x)
         return y
 
-    def forward(self, x: ArrayLike) -> tuple[NDArray, object]:
+    def forward(self, x: ArrayLike) -> tuple[NDArray[Any], object]:
         """Return y, as a call does, and the tape for `backward`: x itself, not a copy, and y if
         there is an activation.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations  # so that help() shows names
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +13,7 @@ from fastlstm._args.arrays import as_array, check_dtype, check_real
 
 def mse_loss(
     prediction: ArrayLike, target: ArrayLike, *, mask: ArrayLike | None = None
-) -> tuple[float, NDArray]:
+) -> tuple[float, NDArray[Any]]:
     """Return the mean squared error and its gradient with respect to the prediction.
 
     Parameters
@@ -68,7 +69,7 @@ def quantile_loss(
     quantiles: ArrayLike,
     *,
     mask: ArrayLike | None = None,
-) -> tuple[float, NDArray]:
+) -> tuple[float, NDArray[Any]]:
     """Return the mean pinball loss and its gradient with respect to the prediction.
 
     What makes it least is that a part q of the targets lies below the prediction of quantile q
@@ -129,7 +130,7 @@ def quantile_loss(
 
 def cross_entropy_loss(
     logits: ArrayLike, classes: ArrayLike, *, mask: ArrayLike | None = None
-) -> tuple[float, NDArray]:
+) -> tuple[float, NDArray[Any]]:
     """Return the mean of -log softmax(logits)[class] and its gradient with respect to the logits.
 
     Parameters

@@ -23,12 +23,12 @@ class HasFlat(Protocol):
     """Parameters, or gradients, in one flat buffer."""
 
     @property
-    def flat(self) -> NDArray:
+    def flat(self) -> NDArray[Any]:
         """One-dimensional, contiguous, float32 or float64."""
         ...
 
 
-def clip_grad_norm(gradients: Sequence[HasFlat | NDArray], max_norm: float) -> float:
+def clip_grad_norm(gradients: Sequence[HasFlat | NDArray[Any]], max_norm: float) -> float:
     """Scale gradients in place so that their joint Euclidean norm is at most `max_norm`.
 
     Parameters
@@ -85,14 +85,14 @@ class _Optimizer:
     _moments: tuple[str, ...]
 
     def __init__(
-        self, parameters: Sequence[HasFlat | NDArray], lr: Rate, weight_decay: float
+        self, parameters: Sequence[HasFlat | NDArray[Any]], lr: Rate, weight_decay: float
     ) -> None:
         self._parameters = parameters
         self._flats = _flats("parameters", parameters)
         self._check_writable()
         self.lr: Any = lr if callable(lr) else check_not_negative("lr", lr)
-        self.weight_decay = check_not_negative("weight_decay", weight_decay)
-        self.t = 0
+        self.weight_decay: float = check_not_negative("weight_decay", weight_decay)
+        self.t: int = 0
 
     def _check_writable(self) -> None:
         for k, flat in enumerate(self._flats):
@@ -111,7 +111,7 @@ class _Optimizer:
         vars(self).update(state)
         self._flats = _flats("parameters", self._parameters)
 
-    def step(self, gradients: Sequence[HasFlat | NDArray]) -> None:
+    def step(self, gradients: Sequence[HasFlat | NDArray[Any]]) -> None:
         """Update the parameters in place.
 
         Parameters
@@ -146,10 +146,10 @@ class _Optimizer:
         for k, g in enumerate(flats):
             self._update(k, self._flats[k], g, lr)
 
-    def _update(self, k: int, w: NDArray, g: NDArray, lr: float) -> None:
+    def _update(self, k: int, w: NDArray[Any], g: NDArray[Any], lr: float) -> None:
         raise NotImplementedError
 
-    def _zeros(self) -> list[NDArray]:
+    def _zeros(self) -> list[NDArray[Any]]:
         return [np.zeros_like(flat) for flat in self._flats]
 
     def state_dict(self) -> dict[str, Any]:
@@ -227,20 +227,20 @@ class SGD(_Optimizer):
 
     def __init__(
         self,
-        parameters: Sequence[HasFlat | NDArray],
+        parameters: Sequence[HasFlat | NDArray[Any]],
         lr: Rate,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
-        self.momentum = check_not_negative("momentum", momentum)
-        self.nesterov = bool(nesterov)
+        self.momentum: float = check_not_negative("momentum", momentum)
+        self.nesterov: bool = bool(nesterov)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected momentum > 0 with it, got momentum=0")
-        self.velocity = self._zeros() if self.momentum else []
+        self.velocity: list[NDArray[Any]] = self._zeros() if self.momentum else []
 
-    def _update(self, k: int, w: NDArray, g: NDArray, lr: float) -> None:
+    def _update(self, k: int, w: NDArray[Any], g: NDArray[Any], lr: float) -> None:
         if self.velocity:
             optimizers.momentum_step(
                 w, g, self.velocity[k], lr, self.weight_decay, self.momentum, self.nesterov
@@ -295,25 +295,26 @@ class Adam(_Optimizer):
 
     def __init__(
         self,
-        parameters: Sequence[HasFlat | NDArray],
+        parameters: Sequence[HasFlat | NDArray[Any]],
         lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        given: tuple[float, ...] = betas
+        if len(given) != 2 or not all(0 <= beta < 1 for beta in given):
             raise ValueError(f"betas: expected two numbers in [0, 1), got {betas}")
-        self.betas = (float(betas[0]), float(betas[1]))
-        self.eps = check_not_negative("eps", eps)
-        self.m = self._zeros()
-        self.v = self._zeros()
+        self.betas: tuple[float, float] = (float(betas[0]), float(betas[1]))
+        self.eps: float = check_not_negative("eps", eps)
+        self.m: list[NDArray[Any]] = self._zeros()
+        self.v: list[NDArray[Any]] = self._zeros()
 
     def _decay(self, lr: float) -> tuple[float, float]:
         """Return the weight decay as what is added to the gradient and what w is scaled by."""
         return self.weight_decay, 1.0
 
-    def _update(self, k: int, w: NDArray, g: NDArray, lr: float) -> None:
+    def _update(self, k: int, w: NDArray[Any], g: NDArray[Any], lr: float) -> None:
         optimizers.adam_step(
             w, g, self.m[k], self.v[k], self.t, lr, *self.betas, self.eps, *self._decay(lr)
         )
@@ -328,7 +329,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        parameters: Sequence[HasFlat | NDArray],
+        parameters: Sequence[HasFlat | NDArray[Any]],
         lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -340,7 +341,7 @@ class AdamW(Adam):
         return 0.0, 1.0 - lr * self.weight_decay
 
 
-def _flats(name: str, items: Sequence[HasFlat | NDArray]) -> list[NDArray]:
+def _flats(name: str, items: Sequence[HasFlat | NDArray[Any]]) -> list[NDArray[Any]]:
     """Return the flat buffer of each item."""
     if not isinstance(items, list | tuple) or hasattr(items, "flat"):  # one named tuple alone
         raise TypeError(f"{name}: expected a list, got {type(items).__name__}")
