@@ -1,10 +1,12 @@
 from typing import Any
 
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 C_API_CAPSULE: object
 C_API_ADDRESS: int
 
+@disjoint_base
 class Weights:
     H: int
     def __init__(
@@ -29,6 +31,7 @@ class Weights:
         self, w_ih: NDArray[Any], w_hh: NDArray[Any], w_proj: NDArray[Any] | None = None
     ) -> None: ...
 
+@disjoint_base
 class Tape:
     x: NDArray[Any]
     memory: Any
@@ -47,6 +50,13 @@ class Tape:
 
 def tape_bytes(weights: Weights, rows: Any, B: Any) -> Any: ...
 
+@disjoint_base
+class Schedule: ...
+
+@disjoint_base
+class Masks: ...
+
+@disjoint_base
 class Stream:
     def restart(
         self, weights: list[Weights], zoneout: tuple[float | None, float | None], B: int
@@ -58,6 +68,7 @@ class Stream:
     def zero_rows(self, resets: NDArray[Any]) -> None: ...
     def set_state(self, h: list[NDArray[Any] | None], c: list[NDArray[Any] | None]) -> None: ...
 
+@disjoint_base
 class ForwardCall:
     tape: Tape | None
     def __init__(
@@ -76,6 +87,7 @@ class ForwardCall:
         concatenated: bool = False,
     ) -> None: ...
 
+@disjoint_base
 class BackwardCall:
     def __init__(
         self,
