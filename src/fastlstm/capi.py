@@ -215,6 +215,16 @@ class Plan:
         """Return the memory of a new ``fastlstm_state`` of zeros; it keeps the plan alive.
 
         Do not copy it to use the copy: a state points into itself.
+
+        Parameters
+        ----------
+        batch_size : int
+            Rows, B, at least 1.
+
+        Returns
+        -------
+        array of uint8
+            Aligned as the C API wants it.
         """
         B = check_size("batch_size", batch_size)
         state = self._memory(self.functions.state_size(self.address, B), "batch_size")
@@ -224,12 +234,34 @@ class Plan:
         return state
 
     def workspace(self, T: int, B: int) -> NDArray[np.uint8]:
-        """Return memory for a call of at most T steps of B rows."""
+        """Return memory for a call of at most T steps of B rows.
+
+        Parameters
+        ----------
+        T, B : int
+            Steps and rows.
+
+        Returns
+        -------
+        array of uint8
+            Aligned as the C API wants it.
+        """
         T, B = check_size("T", T, 0), check_size("B", B)
         return self._memory(self.functions.workspace_size(self.address, T, B), "T, B")
 
     def tape(self, T: int, B: int) -> NDArray[np.uint8]:
-        """Return memory for a ``fastlstm_tape`` of T steps of B rows; it keeps the plan alive."""
+        """Return memory for a ``fastlstm_tape`` of T steps of B rows; it keeps the plan alive.
+
+        Parameters
+        ----------
+        T, B : int
+            Steps and rows.
+
+        Returns
+        -------
+        array of uint8
+            Aligned as the C API wants it.
+        """
         T, B = check_size("T", T, 0), check_size("B", B)
         return self._memory(self.functions.tape_size(self.address, T, B), "T, B")
 

@@ -39,6 +39,11 @@ class Tape:
     It keeps copies of the weights and of the hidden states, but only a reference to `x`: leave `x`
     as it is until the backward call. A tape may be used any number of times.
 
+    Parameters
+    ----------
+    cell, core_tape, given, reverse
+        Of the function that made it.
+
     Attributes
     ----------
     cell : str
@@ -382,12 +387,16 @@ def gru_forward(
         only with `reset_after`.
     h_0 : (B, H) array, optional
         The state before the first step; zeros if not given.
+    lengths, resets, reverse
+        As in `lstm_forward`.
     reset_after : bool
         Where the reset gate acts: on the recurrent product (PyTorch, cuDNN, Keras, ONNX with
         ``linear_before_reset=1``) or on the state before it (Cho et al., ONNX's default).
+    clip, zoneout_h, dropout_h
+        As in `lstm_forward`.
     activations : tuple of two
         Those of the gates and of the candidate n, as in `lstm_forward`.
-    lengths, resets, reverse, clip, zoneout_h, dropout_h, training
+    training
         As in `lstm_forward`.
 
     Returns
@@ -514,9 +523,11 @@ def rnn_forward(
         The bias; PyTorch's and ONNX's two biases are one here, their sum.
     h_0 : (B, H) array, optional
         The state before the first step; zeros if not given.
+    lengths, resets, reverse
+        As in `lstm_forward`.
     nonlinearity : str or (name, alpha[, beta])
         One of the activations of `lstm_forward`.
-    lengths, resets, reverse, clip, zoneout_h, dropout_h, training
+    clip, zoneout_h, dropout_h, training
         As in `lstm_forward`.
 
     Returns

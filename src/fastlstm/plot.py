@@ -245,6 +245,7 @@ def training_curve(estimator: Any, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
+        With a line for each curve.
 
     Raises
     ------

@@ -6,7 +6,19 @@ from numpy.typing import NDArray
 
 
 class LSTMOutput(NamedTuple):
-    """Result of `lstm_forward`: ``y`` (T, B, R), ``h_n`` (B, R), ``c_n`` (B, H) and the tape."""
+    """Result of `lstm_forward`.
+
+    Parameters
+    ----------
+    y : (T, B, R) array
+        The outputs, in the order of time, 0 past a row's end.
+    h_n : (B, R) array
+        The state h after each row's last step.
+    c_n : (B, H) array
+        The cell state after it.
+    tape : object or None
+        What `lstm_backward` needs, if it was asked for.
+    """
 
     y: NDArray[Any]
     h_n: NDArray[Any]
@@ -15,7 +27,13 @@ class LSTMOutput(NamedTuple):
 
 
 class LSTMGradients(NamedTuple):
-    """Result of `lstm_backward`: the gradient of each argument, None for what was not given."""
+    """Result of `lstm_backward`.
+
+    Parameters
+    ----------
+    x, w_ih, w_hh, b, h_0, c_0, peephole, w_proj, layer_norm : array or None
+        Gradient of the argument of this name, None if it was not given.
+    """
 
     x: NDArray[Any]
     w_ih: NDArray[Any]
@@ -29,7 +47,17 @@ class LSTMGradients(NamedTuple):
 
 
 class GRUOutput(NamedTuple):
-    """Result of `gru_forward`: ``y`` (T, B, H), ``h_n`` (B, H) and the tape."""
+    """Result of `gru_forward`.
+
+    Parameters
+    ----------
+    y : (T, B, H) array
+        The outputs, in the order of time, 0 past a row's end.
+    h_n : (B, H) array
+        The state after each row's last step.
+    tape : object or None
+        What `gru_backward` needs, if it was asked for.
+    """
 
     y: NDArray[Any]
     h_n: NDArray[Any]
@@ -37,7 +65,13 @@ class GRUOutput(NamedTuple):
 
 
 class GRUGradients(NamedTuple):
-    """Result of `gru_backward`: the gradient of each argument, None for what was not given."""
+    """Result of `gru_backward`.
+
+    Parameters
+    ----------
+    x, w_ih, w_hh, b, h_0 : array or None
+        Gradient of the argument of this name, None if it was not given.
+    """
 
     x: NDArray[Any]
     w_ih: NDArray[Any]
@@ -47,7 +81,17 @@ class GRUGradients(NamedTuple):
 
 
 class RNNOutput(NamedTuple):
-    """Result of `rnn_forward`: ``y`` (T, B, H), ``h_n`` (B, H) and the tape."""
+    """Result of `rnn_forward`.
+
+    Parameters
+    ----------
+    y : (T, B, H) array
+        The outputs, in the order of time, 0 past a row's end.
+    h_n : (B, H) array
+        The state after each row's last step.
+    tape : object or None
+        What `rnn_backward` needs, if it was asked for.
+    """
 
     y: NDArray[Any]
     h_n: NDArray[Any]
@@ -55,7 +99,13 @@ class RNNOutput(NamedTuple):
 
 
 class RNNGradients(NamedTuple):
-    """Result of `rnn_backward`: the gradient of each argument, None for what was not given."""
+    """Result of `rnn_backward`.
+
+    Parameters
+    ----------
+    x, w_ih, w_hh, b, h_0 : array or None
+        Gradient of the argument of this name, None if it was not given.
+    """
 
     x: NDArray[Any]
     w_ih: NDArray[Any]

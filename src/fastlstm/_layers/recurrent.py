@@ -92,7 +92,7 @@ DERIVED |= {"_core"}
 class Gradients(NamedTuple):
     """Result of a layer's backward call.
 
-    Attributes
+    Parameters
     ----------
     x : array in the shape of the layer's input, or None if it was not asked for
     state : array, or tuple of arrays
@@ -110,7 +110,21 @@ class Gradients(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What a layer's backward call needs of its forward call."""
+    """What a layer's backward call needs of its forward call.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU or RNN
+        Whose call it was.
+    directions : list of lists
+        The tapes of the core, layer by layer.
+    masks : list
+        The dropout of each layer's input, or None.
+    shape : tuple of int
+        T and B.
+    ragged : bool
+        Whether there were lengths.
+    """
 
     layer: Recurrent
     directions: list[list[Any]]
@@ -130,7 +144,12 @@ class Tape(NamedTuple):
 
 def option(name: str) -> Any:
     """Return a property that reads one of the core's options."""
-    return property(lambda layer: layer._cell_options[name])
+
+    def given(layer: Recurrent) -> Any:
+        return layer._cell_options[name]
+
+    given.__doc__ = f"`{name}` as given."
+    return property(given)
 
 
 class Recurrent(Fixed):

@@ -17,9 +17,7 @@ from fastlstm.training import AdamW
 
 SCHEDULES = ("cosine", "constant")
 
-PARAMETERS = """hidden_size : int
-        Hidden units per layer and direction.
-    cell : {"lstm", "gru", "rnn"}
+AFTER_HIDDEN_SIZE = """cell : {"lstm", "gru", "rnn"}
         Of what the recurrent layers are made: `LSTM`, `GRU` or `RNN`.
     num_layers : int
         Recurrent layers.
@@ -59,6 +57,10 @@ PARAMETERS = """hidden_size : int
         `validation_loss` (None if nothing is held out) and `learning_rate`. Training ends if it
         returns True."""
 
+PARAMETERS = f"""hidden_size : int
+        Hidden units per layer and direction.
+    {AFTER_HIDDEN_SIZE}"""
+
 HISTORY = """n_iter_ : int
         Epochs made.
     loss_curve_ : list of float
@@ -70,7 +72,8 @@ HISTORY = """n_iter_ : int
 def documented(cls: Any) -> Any:
     """Put the shared parts into a class's docstring, where it has their names in braces."""
     if cls.__doc__:  # there is none under python -OO
-        cls.__doc__ = cls.__doc__.replace("{PARAMETERS}", PARAMETERS).replace("{HISTORY}", HISTORY)
+        for name in ("PARAMETERS", "AFTER_HIDDEN_SIZE", "HISTORY"):
+            cls.__doc__ = cls.__doc__.replace(f"{{{name}}}", globals()[name])
     return cls
 
 

@@ -35,11 +35,12 @@ LONGEST_CONTEXT = 120  # by default
 class Backtest(NamedTuple):
     """Forecasts of what was known to the user but not to the model.
 
-    Attributes
+    Parameters
     ----------
     origins : (n,) array of int
         The first row of each forecast.
     forecasts, actual : (n, horizon) or (n, horizon, K) arrays
+        What was forecast, and what came.
     quantiles : (n, horizon, Q) or (n, horizon, K, Q) array, or None
         The forecasts of each quantile, if the estimator has `quantiles`.
     """
@@ -93,6 +94,8 @@ class LSTMForecaster(Recurrent):
         Steps before a forecast that the network sees; less if this is more than half of the
         series that it learns from (`context_`). By default two seasons, at least 24 and at most
         120, and not more than a third of the series.
+    hidden_size : int
+        Hidden units per layer and direction.
     season_length : int, optional
         Steps after which a series repeats itself, 1 if it does not. By default it is found by
         autocorrelation.
@@ -106,7 +109,7 @@ class LSTMForecaster(Recurrent):
     stride : int, optional
         Rows from one training window to the next. By default 1, or more so that there are not
         many more than 500 windows: neighbours differ little.
-    {PARAMETERS}
+    {AFTER_HIDDEN_SIZE}
 
     Attributes
     ----------
@@ -396,6 +399,7 @@ class LSTMForecaster(Recurrent):
         Returns
         -------
         self
+            Fitted.
 
         Raises
         ------
@@ -430,6 +434,7 @@ class LSTMForecaster(Recurrent):
         Returns
         -------
         self
+            Trained further.
         """
         if self.__sklearn_is_fitted__():
             self._check_settings()
@@ -612,6 +617,7 @@ class LSTMForecaster(Recurrent):
         Returns
         -------
         float
+            The better, the larger.
         """
         check_is_fitted(self)
         scores = []
@@ -655,6 +661,7 @@ class LSTMForecaster(Recurrent):
         Returns
         -------
         Backtest
+            The forecasts, what came, and their errors.
         """
         n_origins = check_size("n_origins", n_origins)
         if _is_panel(X):

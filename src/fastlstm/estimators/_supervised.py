@@ -125,6 +125,7 @@ class Supervised(Recurrent):
         Returns
         -------
         self
+            Fitted.
 
         Raises
         ------
@@ -257,6 +258,7 @@ class LSTMClassifier(ClassifierMixin, Supervised):
         Returns
         -------
         self
+            Trained further.
         """
         labels = None if classes is None else unique_labels(classes)
         if self.__sklearn_is_fitted__():
@@ -273,6 +275,11 @@ class LSTMClassifier(ClassifierMixin, Supervised):
         ----------
         X
             Sequences, as of `fit`.
+
+        Returns
+        -------
+        (N, C) array
+            Probabilities; each row's sum is 1.
         """
         logits = self._predict(X)
         odds: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -286,6 +293,11 @@ class LSTMClassifier(ClassifierMixin, Supervised):
         ----------
         X
             Sequences, as of `fit`.
+
+        Returns
+        -------
+        (N,) array
+            Labels as `fit` got them.
         """
         chosen = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[chosen])
@@ -360,6 +372,7 @@ class LSTMRegressor(RegressorMixin, Supervised):
         Returns
         -------
         self
+            Trained further.
         """
         return self._partial_fit(X, y)
 
@@ -370,6 +383,11 @@ class LSTMRegressor(RegressorMixin, Supervised):
         ----------
         X
             Sequences, as of `fit`.
+
+        Returns
+        -------
+        (N,) or (N, K) array
+            In the units of y.
         """
         output = self._predict(X)
         y = self._targets.backward(output)

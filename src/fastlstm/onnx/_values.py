@@ -164,4 +164,4 @@ class Values:
 
 def code(array: NDArray[Any]) -> int:
     """Return ONNX's number of an array's type."""
-    return helper.np_dtype_to_tensor_dtype(array.dtype)
+    return int(helper.np_dtype_to_tensor_dtype(array.dtype))

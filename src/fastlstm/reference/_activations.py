@@ -19,6 +19,16 @@ Function = Callable[[NDArray[Any]], NDArray[Any]]
 def sigmoid(z: NDArray[Any]) -> NDArray[Any]:
     """Return the logistic function; where ``exp(-z)`` overflows, its limit 0.
 
+    Parameters
+    ----------
+    z : array
+        Of any shape, float32 or float64.
+
+    Returns
+    -------
+    array
+        In the shape and type of z.
+
     Examples
     --------
     >>> float(sigmoid(np.float32(0)))

@@ -118,6 +118,18 @@ def gru_forward(
     Parameters, results, errors and sources are those of `fastlstm.gru_forward`; but the tape
     refers to the arrays given, apart from h_0: they must not change before `gru_backward`.
 
+    Parameters
+    ----------
+    x, w_ih, w_hh, b, h_0, lengths, resets, reverse, reset_after, clip, zoneout_h, dropout_h
+        As of `fastlstm.gru_forward`.
+    activations, training
+        As of `fastlstm.gru_forward`.
+
+    Returns
+    -------
+    GRUOutput
+        As of `fastlstm.gru_forward`.
+
     Examples
     --------
     Weights of 0 hold z at 1/2 and n at 0, so that the state is halved at each step:

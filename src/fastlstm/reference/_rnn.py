@@ -55,6 +55,18 @@ def rnn_forward(
     Parameters, results, errors and sources are those of `fastlstm.rnn_forward`; but the tape
     refers to the arrays given, apart from h_0: they must not change before `rnn_backward`.
 
+    Parameters
+    ----------
+    x, w_ih, w_hh, b, h_0, lengths, resets, reverse, nonlinearity, clip, zoneout_h, dropout_h
+        As of `fastlstm.rnn_forward`.
+    training
+        As of `fastlstm.rnn_forward`.
+
+    Returns
+    -------
+    RNNOutput
+        As of `fastlstm.rnn_forward`.
+
     Examples
     --------
     A cell that only sums its input:

@@ -206,6 +206,13 @@ class LSTM(_Recurrent, torch.nn.LSTM):
     left to PyTorch, with one warning for each. Beyond PyTorch it takes ``resets``: where episodes
     begin inside a sequence, see `forward`.
 
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `torch.nn.LSTM`.
+
+    Notes
+    -----
     In ``torch.compile`` it is, like PyTorch's, a break of the graph, unless
     ``torch._dynamo.config.allow_rnn`` is true: then it is one operator per layer and direction. In
     ``torch.onnx.export`` it is one node of ONNX per layer and direction, with T and B as open as
@@ -231,6 +238,11 @@ class LSTM(_Recurrent, torch.nn.LSTM):
 class GRU(_Recurrent, torch.nn.GRU):
     """`torch.nn.GRU` on fastlstm's core; all that is said of `LSTM` holds.
 
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `torch.nn.GRU`.
+
     Examples
     --------
     >>> import torch
@@ -243,6 +255,11 @@ class GRU(_Recurrent, torch.nn.GRU):
 
 class RNN(_Recurrent, torch.nn.RNN):
     """`torch.nn.RNN` on fastlstm's core; all that is said of `LSTM` holds.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `torch.nn.RNN`.
 
     Examples
     --------

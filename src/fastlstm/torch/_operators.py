@@ -14,7 +14,7 @@ e) If gradients are to be differentiated again, the backward pass runs PyTorch's
 
 import warnings
 import weakref
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from fastlstm._core.calls import (
     run_forward,
 )
 
-_Optional = Tensor | None
+_Optional: TypeAlias = Tensor | None
 
 CELLS = {"LSTM": LSTM, "GRU": GRU, "RNN_TANH": RNN, "RNN_RELU": RNN}  # by PyTorch's mode
 ACTIVATIONS = {

@@ -12,7 +12,13 @@ from fastlstm._args.numbers import check_probability
 
 
 class DropoutGradients(NamedTuple):
-    """Result of `Dropout.backward`: the gradient of x."""
+    """Result of `Dropout.backward`: the gradient of x.
+
+    Parameters
+    ----------
+    x : ndarray
+        Gradient of x.
+    """
 
     x: NDArray[Any]
 
@@ -68,7 +74,20 @@ class Dropout:
         return check_real("x", x)
 
     def forward(self, x: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return y of x (...), and the tape for `backward`: what x was multiplied with."""
+        """Return y of x (...), and the tape for `backward`: what x was multiplied with.
+
+        Parameters
+        ----------
+        x : array_like
+            Of float32 or float64 and any shape.
+
+        Returns
+        -------
+        y : ndarray
+            In the shape of x.
+        tape : ndarray
+            What x was multiplied with.
+        """
         x = check_real("x", x)
         scale = 1 / (1 - self.p) if self.p < 1 else 0.0
         mask = np.multiply(self._rng.random(x.shape) >= self.p, scale, dtype=x.dtype)

@@ -14,7 +14,15 @@ from fastlstm._layers.fixed import FLAT, Fixed, check_flat
 
 
 class EmbeddingGradients(NamedTuple):
-    """Result of `Embedding.backward`: the gradient of the table, a view of `flat`."""
+    """Result of `Embedding.backward`: the gradient of the table, a view of `flat`.
+
+    Parameters
+    ----------
+    params : dict of arrays
+        Gradients of the parameters, by name; views of `flat`.
+    flat : ndarray
+        All of them in one dimension.
+    """
 
     params: dict[str, NDArray[Any]]
     flat: NDArray[Any]
@@ -30,7 +38,7 @@ class Embedding(Fixed):
     embedding_dim : int
         How long each is, at least 1.
     dtype : dtype
-        float32 or float64, of the vectors.
+        Type, float32 or float64, of the vectors.
     rng : numpy.random.Generator, int or None
         Draws the initial vectors: standard normal, as PyTorch does.
 
@@ -112,7 +120,20 @@ class Embedding(Fixed):
         return np.asarray(self.params["weight"][self._check_indices("indices", indices)])
 
     def forward(self, indices: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return y, as a call does, and the tape for `backward`: a copy of the indices."""
+        """Return y, as a call does, and the tape for `backward`: a copy of the indices.
+
+        Parameters
+        ----------
+        indices : array_like of int
+            Within 0 and ``num_embeddings - 1``, of any shape.
+
+        Returns
+        -------
+        y : (..., embedding_dim) array
+            The vectors.
+        tape : ndarray
+            A copy of the indices.
+        """
         taken = self._check_indices("indices", indices).copy()
         return self.params["weight"][taken], taken
 

@@ -19,7 +19,7 @@ def mse_loss(
     Parameters
     ----------
     prediction, target : array_like
-        float32 or float64, both of one dtype and one shape. Nothing is broadcast.
+        Both float32 or both float64, of one dtype and one shape. Nothing is broadcast.
     mask : array_like of bool, optional
         Of the same shape, True where a value counts. What does not count may be anything, NaN
         included, and has a gradient of 0: gaps in a series (``~np.isnan(target)``), or steps past
@@ -78,7 +78,7 @@ def quantile_loss(
     Parameters
     ----------
     prediction : array_like, (..., Q)
-        float32 or float64; along the last axis one for each quantile.
+        Of float32 or float64; along the last axis one for each quantile.
     target : array_like, (...,)
         Of the prediction's dtype.
     quantiles : array_like, (Q,)
@@ -136,7 +136,7 @@ def cross_entropy_loss(
     Parameters
     ----------
     logits : array_like, (..., C)
-        float32 or float64, of any magnitude. The classes are along the last axis.
+        Of float32 or float64 and any magnitude. The classes are along the last axis.
     classes : array_like of int, (...,)
         The right class of each row, in [0, C).
     mask : array_like of bool, (...,), optional

@@ -323,8 +323,13 @@ class Adam(_Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101).
 
-    As `Adam` but for `weight_decay`: each step first scales the parameters by
-    ``1 - lr * weight_decay``, as `torch.optim.AdamW` does.
+    Parameters
+    ----------
+    parameters, lr, betas, eps
+        As of `Adam`.
+    weight_decay : float
+        Each step first scales the parameters by ``1 - lr * weight_decay``, as `torch.optim.AdamW`
+        does.
     """
 
     def __init__(

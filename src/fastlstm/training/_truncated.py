@@ -32,7 +32,7 @@ Segments = Callable[[int, int], ArrayLike]
 class Window:
     """What `truncated_bptt` yields.
 
-    Attributes
+    Parameters
     ----------
     y : (T, B, R) array, or (B, T, R) if batch_first
         Outputs of the newest steps, at most k1 of them.
@@ -40,6 +40,8 @@ class Window:
         The newest steps are ``start`` to ``stop - 1`` of x.
     state : (h, c) or h
         After step ``stop - 1`` (with `lengths`, of each row after its last step so far).
+    _layer, _tapes
+        Of the function that made it.
     """
 
     y: NDArray[Any]
