@@ -7,6 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -30,7 +31,7 @@ else:
 # No contraction: fma stands where it is meant, so that bits do not depend on the compiler's choice.
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fvisibility=hidden"]
-INCLUDE_DIRS = ["csrc", f"{PACKAGE}/include"]
+INCLUDE_DIRS = ["csrc", f"{PACKAGE}/include", numpy.get_include()]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -51,7 +52,10 @@ def extension(name, *sources, flags=()):
         f"fastlstm.{name}",
         sources,
         include_dirs=INCLUDE_DIRS,
-        define_macros=[("CYTHON_CCOMPLEX", "0")],  # <complex.h> would define I, our input size
+        define_macros=[
+            ("CYTHON_CCOMPLEX", "0"),  # <complex.h> would define I, our input size
+            ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+        ],
         depends=sorted({str(file) for source in sources for file in included(Path(source))}),
         extra_compile_args=list(flags),
     )
