@@ -78,6 +78,7 @@ class BuildExt(build_ext):
     def finalize_options(self):
         """Use every core unless told otherwise."""
         super().finalize_options()
+        self.symbols = self.inplace or self.editable_mode  # not in a wheel; `run` forgets `inplace`
         self.parallel = self.parallel or CORES
 
     def build_extensions(self):
@@ -87,7 +88,7 @@ class BuildExt(build_ext):
                 ext.extra_compile_args = FLAGS + ext.extra_compile_args
                 if sys.platform.startswith("linux"):
                     ext.extra_link_args = ["-pthread"]
-                    if not (self.inplace or self.editable_mode):  # a wheel: no symbols
+                    if not self.symbols:
                         ext.extra_link_args.append("-Wl,-s")
             self.find_compiler()
         else:  # vector code is written for gcc and clang

@@ -88,7 +88,7 @@ DERIVED = {"params", "_cell", "_cell_options", "_layout", "_names", "_stack"}
 class Gradients(NamedTuple):
     """Result of a layer's backward call.
 
-    Attributes
+    Parameters
     ----------
     x : array in the shape of the layer's input, or None if it was not asked for
     state : array, or tuple of arrays
@@ -99,25 +99,39 @@ class Gradients(NamedTuple):
         The buffer of which ``params`` are views, in the order of the layer's ``flat``.
     """
 
-    x: NDArray | None
+    x: NDArray[Any] | None
     state: LayerState
-    params: dict[str, NDArray]
-    flat: NDArray
+    params: dict[str, NDArray[Any]]
+    flat: NDArray[Any]
 
 
 class Tape(NamedTuple):
-    """What a layer's backward call needs of its forward call."""
+    """What a layer's backward call needs of its forward call.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU or RNN
+        Whose call it was.
+    directions : list of lists
+        The tapes of the core, layer by layer.
+    masks : list
+        The dropout of each layer's input, or None.
+    shape : tuple of int
+        T and B.
+    ragged : bool
+        Whether there were lengths.
+    """
 
     layer: Recurrent
     directions: list[list[Any]]
-    masks: list[NDArray | None] | None
+    masks: list[NDArray[Any] | None] | None
     shape: tuple[int, int]
     ragged: bool
 
     @property
     def nbytes(self) -> int:
         """Memory that the tape holds, the layer's input not counted."""
-        tapes = sum(tape.nbytes for layer in self.directions for tape in layer)
+        tapes: int = sum(tape.nbytes for layer in self.directions for tape in layer)
         return tapes + sum(mask.nbytes for mask in self.masks or [] if mask is not None)
 
     def __repr__(self) -> str:
@@ -126,7 +140,12 @@ class Tape(NamedTuple):
 
 def option(name: str) -> Any:
     """Return a property that reads one of the core's options."""
-    return property(lambda layer: layer._cell_options[name])
+
+    def given(layer: Recurrent) -> Any:
+        return layer._cell_options[name]
+
+    given.__doc__ = f"`{name}` as given."
+    return property(given)
 
 
 class Recurrent(Fixed):
@@ -230,10 +249,11 @@ class Recurrent(Fixed):
         """Return the number of parameters."""
         return sum(map(math.prod, self._shapes().values()))
 
-    def _views(self, flat: NDArray) -> dict[str, NDArray]:
-        return CORES[self.dtype].views(flat, self._layout)
+    def _views(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        views: dict[str, NDArray[Any]] = CORES[self.dtype].views(flat, self._layout)
+        return views
 
-    def _own(self, flat: NDArray) -> None:
+    def _own(self, flat: NDArray[Any]) -> None:
         self._layout: list[tuple[str, int, tuple[int, ...]]] = []  # where each begins in flat
         start = 0
         for name, shape in self._shapes().items():
@@ -299,7 +319,7 @@ class Recurrent(Fixed):
 
     # --- arguments --------------------------------------------------------------------------------
 
-    def _check_input(self, x: ArrayLike) -> NDArray:
+    def _check_input(self, x: ArrayLike) -> NDArray[Any]:
         """Return x as (T, B, I)."""
         if type(x) is not np.ndarray or x.dtype != self.dtype:
             x = check_real("x", x)
@@ -328,7 +348,7 @@ class Recurrent(Fixed):
 
     def _check_state(
         self, name: str, state: LayerState, B: int
-    ) -> tuple[NDArray | None, NDArray | None]:
+    ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         """Return h and c, None where it is not given or the cell has no c."""
         if state is None:
             return None, None
@@ -351,12 +371,12 @@ class Recurrent(Fixed):
     def _random(self, probability: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         return self._rng.random(shape) < probability
 
-    def _dropout_mask(self, probability: float, shape: tuple[int, ...]) -> NDArray:
+    def _dropout_mask(self, probability: float, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return what to multiply with: 0, or where it is kept 1 / (1 - probability)."""
         scale = 1 / (1 - probability) if probability < 1 else 0
         return np.multiply(~self._random(probability, shape), scale, dtype=self.dtype)
 
-    def _input_mask(self, layer: int, T: int, B: int) -> NDArray | None:
+    def _input_mask(self, layer: int, T: int, B: int) -> NDArray[Any] | None:
         """Return the mask of a layer's input in training: one for all steps, one per step, both."""
         I, mask = self._input_size(layer), None
         if layer and self.dropout:
@@ -381,9 +401,9 @@ class Recurrent(Fixed):
 
     def _all_masks(
         self, T: int, B: int, training: bool
-    ) -> tuple[list[NDArray | None], list[Masks | None]]:
+    ) -> tuple[list[NDArray[Any] | None], list[Masks | None]]:
         """Return the masks of each layer's input, and of each layer and direction."""
-        of_inputs: list[NDArray | None] = []
+        of_inputs: list[NDArray[Any] | None] = []
         of_directions: list[Masks | None] = []
         for layer in range(self.num_layers):
             of_inputs.append(self._input_mask(layer, T, B) if training else None)
@@ -402,7 +422,7 @@ class Recurrent(Fixed):
         training: bool = False,
         taped: bool = False,
         checkpoint: bool | int = False,
-    ) -> tuple[NDArray, LayerState, Tape | None]:
+    ) -> tuple[NDArray[Any], LayerState, Tape | None]:
         """Run the layers: `training` draws masks, `taped` keeps a tape."""
         x = self._check_input(x)
         T, B, _ = x.shape
@@ -441,7 +461,7 @@ class Recurrent(Fixed):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
-    ) -> tuple[NDArray, Any]:
+    ) -> tuple[NDArray[Any], Any]:
         """Run the layers for inference.
 
         Parameters
@@ -494,7 +514,7 @@ class Recurrent(Fixed):
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
         checkpoint: bool | int = False,
-    ) -> tuple[NDArray, Any, Tape]:
+    ) -> tuple[NDArray[Any], Any, Tape]:
         """Run the layers for training: with dropout and zoneout, and keeping what `backward` needs.
 
         The tape refers to `x`, which must not change before `backward`; weights may.
@@ -552,7 +572,7 @@ class Recurrent(Fixed):
         ValueError, TypeError
             If an argument does not fit; the message names it.
         """
-        if not isinstance(tape, Tape) or tape.layer is not self:
+        if not isinstance(tape, Tape) or tape.layer is not self:  # type: ignore[redundant-expr]
             raise TypeError("tape: expected a tape from this layer's forward")
         T, B = tape.shape
         R = self.output_size
@@ -601,7 +621,7 @@ class Recurrent(Fixed):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
-    ) -> dict[str, dict[str, NDArray]]:
+    ) -> dict[str, dict[str, NDArray[Any]]]:
         """Run the layers as a call does, and return all that is inside.
 
         Parameters

@@ -68,7 +68,7 @@ class _OfLayer:
         L = self._layer.num_layers
         self.set_state(*([None if s is None else readable(s[k]) for k in range(L)] for s in (h, c)))
 
-    def readable(self, x_t: Any) -> NDArray:
+    def readable(self, x_t: Any) -> NDArray[Any]:
         """Return `x_t` as the compiled step can read it."""
         shape = (self._batch_size, self._layer.input_size)
         return np.require(

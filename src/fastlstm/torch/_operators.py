@@ -11,7 +11,7 @@ d) If gradients are to be differentiated again, the backward pass runs PyTorch's
 """
 
 import warnings
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from fastlstm._core.calls import (
 )
 from fastlstm.torch._arrays import CELLS, array_of, lengths_of, make_packed, pack, sequence_of
 
-_Optional = Tensor | None
+_Optional: TypeAlias = Tensor | None
 
 _said: set[str] = set()
 

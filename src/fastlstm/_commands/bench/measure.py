@@ -72,7 +72,7 @@ class Problem:
         kind, T, B, I, H, cell = case
         rng = np.random.default_rng(0)
 
-        def uniform(*shape: int) -> NDArray:
+        def uniform(*shape: int) -> NDArray[Any]:
             return rng.uniform(-1, 1, shape).astype(self.dtype)
 
         scale = self.dtype.type(H**-0.5)

@@ -2,6 +2,7 @@
 # `out` is given, takes no lock, and does what the time loops do, to the bit.
 
 cdef object empty = np.empty
+cdef object ndarray = np.ndarray  # what else has memory may have a mask, too: Python looks at it
 
 
 cdef class Stream:
@@ -93,7 +94,7 @@ cdef class Stream:
         if self.states == NULL:
             raise ValueError("step: expected a stream that has been started")
         try:
-            x = x_t
+            x = x_t if type(x_t) is ndarray else self.readable(x_t)
         except (BufferError, TypeError, ValueError):
             x = self.readable(x_t)
         if x.shape[0] != self.B or x.shape[1] != self.I:
@@ -102,6 +103,8 @@ cdef class Stream:
             x = self.readable(x_t)
         if out is None:
             out = empty((self.B, self.R), DTYPE)
+        elif type(out) is not ndarray:
+            self.writable(out)
         try:
             y = out
         except (BufferError, TypeError, ValueError):

@@ -81,7 +81,8 @@ cdef class Schedule:
             if not 0 <= length[b] <= T:
                 raise ValueError(f"lengths: expected values in [0, {T}], got {length[b]}")
             longest = max(longest, length[b])
-        self.buffer = Buffer(size_times(2 * B + longest + 32, sizeof(ptrdiff_t)))
+        self.buffer = Buffer(
+            size_plus(size_times(2 * B + longest + 32, sizeof(ptrdiff_t)), 3 * MEMORY_GAP))
         memory = memory_of(self.buffer)
         order = <ptrdiff_t *>carve_bytes(&memory, B * sizeof(ptrdiff_t))
         sorted_lengths = <ptrdiff_t *>carve_bytes(&memory, B * sizeof(ptrdiff_t))

@@ -115,14 +115,19 @@ cdef Tape new_tape(Forward *job, Weights weights, Schedule schedule, Masks masks
 
 cdef void clear_gaps(const Forward *job, const Memory *memory) noexcept nogil:
     """Set to 0 what no step writes, so that equal calls make equal bytes."""
+    cdef size_t gap = 64 + MEMORY_GAP
     cdef char *h_end = memory.start + memory.used if job.c == NULL else <char *>job.c
     cdef char *ends[4]
     cdef int i
     if memory.used == 0:
         return
+    memory_open(memory.start, memory.used)
     if job.size.R != job.size.Rp:
         memset(job.h, 0, h_end - <char *>job.h)
     ends[:] = [<char *>job.extra, <char *>job.h, h_end, memory.start + memory.used]
     for i in range(4):
-        if ends[i] > memory.start:
-            memset(ends[i] - 64, 0, 64)
+        if ends[i] >= memory.start + gap:
+            memset(ends[i] - gap, 0, gap)
+    for i in range(4):
+        if ends[i] >= memory.start + gap:
+            memory_close(ends[i] - MEMORY_GAP, MEMORY_GAP)
