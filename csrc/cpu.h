@@ -2,7 +2,8 @@
 #ifndef FASTLSTM_CPU_H
 #define FASTLSTM_CPU_H
 
-/* Whether `isa` ("avx512", "avx2", "sse2", "neon", "scalar") can run here. */
+/* Whether `isa` ("avx512", "avx2", "sse2", "neon", "scalar"; "amx", "avx512bf16", "avx512vnni", "avxvnni")
+ * can run here. Linux wants to be asked for AMX, which is done then. */
 int cpu_supports(const char *isa);
 
 /* The CPU's own name, or "" where it does not tell. At least 49 bytes. */

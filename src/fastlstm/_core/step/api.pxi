@@ -200,7 +200,7 @@ cdef void lay_out_backward(
     for g in range(groups.count - 1, -1, -1):
         restrict_to_group(groups.jobs, g, groups.count)
     for g in range(groups.count):
-        place_backward_workspace(&groups.jobs[g], memory)
+        place_backward_workspace(&groups.jobs[g], 1, memory)
 
 
 cdef bint fit(const fastlstm_gradients *gradients, const PackedWeights *weights) noexcept nogil:

@@ -79,6 +79,8 @@ cdef struct Backward:            # of a group of rows, or of all
     real *kept                  # (B, Rp): what zoneout hands to h_{t-1}
     real *through               # (B, Rp): what comes through W_hh, under dropout
     real *scratch               # (B, Hp)
+    char *rounded               # (threads, rounded_size)
+    size_t rounded_size
     const real *zeros           # as long as the widest row
     WeightGradient weight_gradients[MOST_WEIGHT_GRADIENTS]
     int weight_gradient_count
@@ -157,6 +159,11 @@ cdef void point_backward_step(
         todo.dropout_stride = step * job.dropout_stride
 
 
+cdef inline void *scratch_of(const Backward *job, int thread) noexcept nogil:
+    """Where a thread's kernels may round."""
+    return job.rounded + thread * job.rounded_size
+
+
 cdef void split_zoneout(
     const Backward *job, const Share *share, ptrdiff_t s, backward_step *todo,
 ) noexcept nogil:
@@ -186,6 +193,7 @@ cdef void run_backward_step(
     cdef const real *init = job.zeros
     cdef ptrdiff_t init_stride = 0
     point_backward_step(&todo, job, share, s, at, dy, dy_stride)
+    todo.rounded = scratch_of(job, thread)
     if job.zoneout_h != NULL:
         split_zoneout(job, share, s, &todo)
     k.backward_cells[job.kind](&todo)
@@ -203,7 +211,8 @@ cdef void run_backward_step(
     k.product(
         through + first * k.lanes, step * Rp, init + first * k.lanes, init_stride,
         todo.dz + job.gradients.h, step * job.D,
-        job.w_hh_columns + first * k.lanes * job.size.N_h, todo.rows, last - first, job.size.N_h)
+        job.w_hh_columns + first * k.lanes * k.weight_rows(job.size.N_h), todo.rows, last - first,
+        job.size.N_h, 0, todo.rounded)
     if job.dropout != NULL:
         for i in range(todo.rows):
             k.accumulate(
@@ -247,7 +256,7 @@ cdef void collect(
 
 
 cdef void input_gradient(
-    const Backward *job, ptrdiff_t begin, ptrdiff_t lo, ptrdiff_t hi,
+    const Backward *job, ptrdiff_t begin, ptrdiff_t lo, ptrdiff_t hi, int thread,
 ) noexcept nogil:
     """dx = dz @ W_ih for the rows lo..hi of the chunk that begins at step `begin`."""
     cdef const Steps *steps = &job.steps
@@ -258,7 +267,7 @@ cdef void input_gradient(
         stride = flat_stride(&job.dx, steps)
     job.kernels.product(
         dx + lo * stride, stride, job.zeros, 0, job.dz + lo * job.D, job.D, job.w_ih_columns,
-        hi - lo, Ip // job.kernels.lanes, job.size.N)
+        hi - lo, Ip // job.kernels.lanes, job.size.N, 0, scratch_of(job, thread))
     if not job.dx_direct:
         copy_rows(job.dx_chunk, Ip, &job.dx, steps, begin, lo, hi, True)
 
@@ -288,7 +297,7 @@ cdef void backward_rows(Backward *job, int thread, int threads) noexcept nogil:
             run_backward_step(job, &share, s, at, dy, dy_stride, thread, threads)
         barrier(threads)
         if job.dx.data != NULL:
-            input_gradient(job, begin, lo, hi)
+            input_gradient(job, begin, lo, hi, thread)
         add_weight_gradients(job, begin, end, thread, threads)
         barrier(threads)
         end = begin
@@ -360,7 +369,7 @@ cdef void begin_backward(
     cdef const Sizes *n = &weights.size
     cdef ptrdiff_t lanes = weights.kernels.lanes
     memset(job, 0, sizeof(Backward))
-    job.kernels = weights.kernels
+    job.kernels = weights.backward_kernels
     job.kind = kind
     job.steps = steps[0]
     job.size = n[0]
@@ -422,7 +431,7 @@ cdef void restrict_to_group(Backward *jobs, int g, int count) noexcept nogil:
     job.dropout_stride *= count
 
 
-cdef void place_backward_workspace(Backward *job, Memory *memory) noexcept nogil:
+cdef void place_backward_workspace(Backward *job, int threads, Memory *memory) noexcept nogil:
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t lanes = job.kernels.lanes, widest = max(n.Hp, n.Rp, n.Ip), B = job.steps.B
     cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count)
@@ -433,6 +442,12 @@ cdef void place_backward_workspace(Backward *job, Memory *memory) noexcept nogil
         gradient = &job.weight_gradients[i]
         gradient.g = carve(memory, gradient.M, gradient.G)
         widest = max(widest, gradient.G)
+    job.rounded_size = max(
+        job.kernels.rounded_bytes(rows, n.N), job.kernels.rounded_bytes(B, max(n.R, n.H)))
+    for i in range(job.weight_gradient_count):
+        job.rounded_size = max(job.rounded_size, job.kernels.outer_product_bytes(
+            job.weight_gradients[i].M, rows))
+    job.rounded = carve_bytes(memory, size_times(threads, job.rounded_size))
     job.x_chunk = carve(memory, rows, n.I)
     job.dx_chunk = carve(memory, rows, n.Ip)
     job.h_chunk = carve(memory, rows, n.R)

@@ -174,16 +174,16 @@ cdef int divide_backward(Backward *job, bint has_masks, int groups) noexcept:
     return threads
 
 
-cdef Buffer new_backward_workspace(Groups *groups):
+cdef Buffer new_backward_workspace(Groups *groups, int threads):
     cdef Memory memory = Memory(NULL, 0)
     cdef Buffer buffer
     cdef int g
     for g in range(groups.count):
-        place_backward_workspace(&groups.jobs[g], &memory)
+        place_backward_workspace(&groups.jobs[g], 1 if groups.count > 1 else threads, &memory)
     buffer = Buffer(memory.used)
     memory = memory_of(buffer)
     for g in range(groups.count):
-        place_backward_workspace(&groups.jobs[g], &memory)
+        place_backward_workspace(&groups.jobs[g], 1 if groups.count > 1 else threads, &memory)
     return buffer
 
 
@@ -237,7 +237,7 @@ def backward(
     threads = divide_backward(job, tape.masks is not None, count)
     for g in range(count - 1, -1, -1):
         restrict_to_group(jobs, g, count)
-    buffer = new_backward_workspace(&groups)
+    buffer = new_backward_workspace(&groups, threads)
     for g in range(count):
         job = &jobs[g]
         load_state(job.dh, n.Rp, None if dh_n is None else dh_n[g::count], &job.steps)

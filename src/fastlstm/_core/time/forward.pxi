@@ -22,6 +22,8 @@ cdef struct Forward:
     const real *zeros           # (max(Hp, Rp),)
     real *x_step                # (threads, B, I): rows of one step, where they are not evenly apart
     real *scratch               # (threads, tile_rows, PANEL)
+    char *rounded               # (threads, rounded_size)
+    size_t rounded_size
     real *chunk                 # (chunk rows, Z): x @ W_ih.T + b, unless fused or training
     real *gates                 # training (all rows, Z), else (B, Z), or NULL for LSTM and GRU
     real *extra                 # training (all rows, parts.size), else (B, parts.size)
@@ -98,6 +100,7 @@ cdef void prepare_share(
     todo.parts = job.parts
     todo.zeros = job.zeros
     todo.z = job.scratch + thread * job.kernels.tile_rows * 4 * job.kernels.lanes
+    todo.rounded = job.rounded + thread * job.rounded_size
 
 
 cdef void multiply_input(
@@ -273,6 +276,9 @@ cdef void place_forward_workspace(Forward *job, int threads, Memory *memory) noe
     job.zeros = carve_zeros(memory, 1, max(n.Hp, n.Rp))
     job.x_step = carve(memory, threads * B, n.I if job.steps.order != NULL else 0)
     job.scratch = carve(memory, threads * job.kernels.tile_rows, 4 * job.kernels.lanes)
+    job.rounded_size = (job.kernels.rounded_bytes(B if job.fused else rows, n.I)
+                        + job.kernels.rounded_bytes(B, max(n.R, n.H)))
+    job.rounded = carve_bytes(memory, size_times(threads, job.rounded_size))
     job.u = carve(memory, B, n.Rp if job.dropout != NULL else 0)
     if not job.training:
         job.chunk = carve(memory, rows, n.Z if not job.fused else 0)

@@ -64,7 +64,7 @@ cdef void add_weight_gradients(
         k.outer_product(
             gradient.g + first, gradient.G, job.zeros if is_first_chunk else gradient.g + first,
             0 if is_first_chunk else gradient.G, a, a_stride, dz + gradient.first + first, job.D,
-            gradient.M, panels, rows)
+            gradient.M, panels, rows, scratch_of(job, thread))
 
 
 cdef int count_groups(const Backward *job) noexcept nogil:
