@@ -82,6 +82,12 @@ int cpu_supports(const char *isa)
     return 0;
 }
 
+int cpu_is_slow_in_bf16(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx;
+}
+
 void cpu_name(char *name)
 {
     unsigned r[12] = {0};
@@ -102,6 +108,8 @@ int cpu_supports(const char *isa)
 #endif
     return !strcmp(isa, "scalar");
 }
+
+int cpu_is_slow_in_bf16(void) { return 0; }
 
 void cpu_name(char *name) { name[0] = 0; }
 

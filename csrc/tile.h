@@ -57,6 +57,20 @@ ALWAYS_INLINE void tile_add(
     const operand *a, ptrdiff_t a_stride, ptrdiff_t a_step,
     const weight *w, ptrdiff_t w_stride, ptrdiff_t w_step, const weight *ahead, ptrdiff_t K)
 {
+#ifdef READS_PAIRS_OF_ONE_ROW
+    if (rows == 1 && a_step == 1) {
+        w += PAIR_ROWS_AFTER(K) * w_step;
+        ahead += PAIR_ROWS_AFTER(K) * w_step;
+        for (ptrdiff_t k = 0; k < K; k += 2, w += w_step, a += 2, ahead += LANES) {
+            PREFETCH(ahead);
+            UNROLL for (int p = 0; p < panels; p++)
+                UNROLL for (int v = 0; v < vectors; v++)
+                    acc[0][p][first + v] = dot_pairs(
+                        acc[0][p][first + v], a, load_pairs(w + p * w_stride + v * LANES));
+        }
+        return;
+    }
+#endif
     for (ptrdiff_t k = 0; k < K; k += GROUP, w += w_step, a += a_step, ahead += LANES) {
         PREFETCH(ahead);
         UNROLL for (int p = 0; p < panels; p++) {
@@ -277,7 +291,7 @@ static void outer_product(
     memset(panel, 0, WEIGHT_ROWS(rows) * PANEL * sizeof(weight));
     begin_tiles(M);
     for (ptrdiff_t p = 0; p < panels; p++) {
-        pack_rows(panel, d + p * PANEL, d_stride, PANEL, 0, rows);
+        pack_rows(panel, d + p * PANEL, d_stride, PANEL, rows, 0, rows);
         tiles(4, z + p * PANEL, z_stride, init + p * PANEL, init_stride,
               a, COLUMN_STRIDE(M, rows), COLUMN_STEP(M, rows), panel, PANEL, panel, M, rows);
     }

@@ -1,9 +1,10 @@
 /* bfloat16: the upper half of a float, products summed in float. See real.h for the names.
  *
  * A lane of 32 bits holds two weights, those of k (low half) and k + 1. Sets with vdpbf16ps multiply
- * pairs; all others widen both halves, a shift and a mask, and multiply them one after the other.
- * With AMX (amx.h) the same layout is that of a tile. vdpbf16ps and tdpbf16ps take denormals for 0 and add
- * in orders of their own: bits hold per instruction set.
+ * pairs. With AMX (amx.h) the same layout is that of a tile. All others multiply floats that were
+ * rounded, as fast as any floats; but a single row, which waits for memory, reads pairs and widens them: a
+ * panel has both. vdpbf16ps and tdpbf16ps take denormals for 0 and add in orders of their own: bits hold per
+ * instruction set.
  *
  * Rounding is to nearest even, so that |x - rounded x| <= 2^-9 |x|; NaN stays NaN.
  */
@@ -13,10 +14,9 @@
 #include <stddef.h>
 
 typedef uint32_t weight;
-typedef vec_bits weights_of_lanes;
 typedef vec sums;
 
-#define GROUP 2
+#define PACKS_REALS 0
 #define WEIGHT_HEAD 0
 #define OPERAND_HEAD 0
 
@@ -35,9 +35,9 @@ static inline vec_bits pair_of_rows(vec even, vec odd)
     return bfloat16_bits(odd) | (bfloat16_bits(even) >> 16);
 }
 
-static inline weights_of_lanes load_weights(const weight *w)
+static inline vec_bits load_pairs(const weight *w)
 {
-    weights_of_lanes v;
+    vec_bits v;
     memcpy(&v, w, sizeof v);
     return v;
 }
@@ -46,8 +46,12 @@ static inline void store_weights(weight *w, vec_bits v) { memcpy(w, &v, sizeof v
 
 #ifdef __AVX512BF16__
 
+#define GROUP 2
 typedef uint32_t operand;
 typedef __m512bh operand_of_lanes;
+typedef vec_bits weights_of_lanes;
+
+static inline weights_of_lanes load_weights(const weight *w) { return load_pairs(w); }
 
 static inline operand_of_lanes splat_operand(const operand *a)
 {
@@ -79,40 +83,45 @@ static inline void round_row(operand *to, const real *a, ptrdiff_t K)
 
 #else
 
-typedef struct { real even, odd; } operand;
-typedef struct { vec even, odd; } operand_of_lanes;
+#define READS_PAIRS_OF_ONE_ROW
+#define GROUP 1
+typedef real operand;
+typedef vec operand_of_lanes, weights_of_lanes;
 
 #define ENDS_IN_FLOAT 0
-#define OPERANDS(K) ((((K) + LANES - 1) / LANES * LANES + 1) / 2)
+#define OPERANDS(K) (((K) + LANES - 1) / LANES * LANES + 1) /* a pair may need one more */
 
-static inline operand_of_lanes splat_operand(const operand *a)
-{
-    return (operand_of_lanes){vec_splat(a->even), vec_splat(a->odd)};
-}
+static inline weights_of_lanes load_weights(const weight *w) { return bits_as_vec(load_pairs(w)); }
+static inline operand_of_lanes splat_operand(const operand *a) { return vec_splat(*a); }
+static inline sums dot(sums acc, operand_of_lanes a, weights_of_lanes w) { return vec_fma(a, w, acc); }
 
-static inline sums dot(sums acc, operand_of_lanes a, weights_of_lanes w)
+/* acc + a[0] * even + a[1] * odd, as two floats would be added */
+static inline sums dot_pairs(sums acc, const operand *a, vec_bits w)
 {
-    acc = vec_fma(a.even, bits_as_vec(w << 16), acc);
-    return vec_fma(a.odd, bits_as_vec(w & 0xffff0000u), acc);
+    acc = vec_fma(vec_splat(a[0]), bits_as_vec(w << 16), acc);
+    return vec_fma(vec_splat(a[1]), bits_as_vec(w & 0xffff0000u), acc);
 }
 
 static inline void round_row(operand *to, const real *a, ptrdiff_t K)
 {
-    real *element = &to->even;
-    if (K % 2)
-        element[K] = 0; /* where a vector is one lane */
+    to[OPERANDS(K) - 1] = 0;
     for (ptrdiff_t k = 0; k < K; k += LANES) {
         const vec x = K - k >= LANES ? vec_load(a + k) : vec_load_n(a + k, (int)(K - k));
-        vec_store(element + k, bits_as_vec(bfloat16_bits(x)));
+        vec_store(to + k, bits_as_vec(bfloat16_bits(x)));
     }
 }
 
 #endif
 
-#ifdef __AMX_BF16__ /* whole tiles */
+#if defined(__AMX_BF16__) /* whole tiles */
 #define WEIGHT_ROWS(K) OPERANDS(K)
-#else
+#define PAIR_ROWS_AFTER(K) 0
+#elif defined(__AVX512BF16__)
 #define WEIGHT_ROWS(K) (((K) + 1) / 2)
+#define PAIR_ROWS_AFTER(K) 0
+#else
+#define WEIGHT_ROWS(K) ((K) + ((K) + 1) / 2)
+#define PAIR_ROWS_AFTER(K) (K)
 #endif
 
 /* Bytes of `rows` rounded rows; a tile of AMX may read one more. */
@@ -132,7 +141,7 @@ static inline const operand *rounded(
     return to;
 }
 
-/* A panel, or the part of it from row `begin` of K on, an even one, of floats (rows, width). */
+/* A panel of K rows, or the part of it from row `begin` on, an even one, of floats (rows, width). */
 #define SCANS 0
 static inline void scan_rows(weight *panel, const real *from, ptrdiff_t width, ptrdiff_t rows)
 {
@@ -141,12 +150,20 @@ static inline void scan_rows(weight *panel, const real *from, ptrdiff_t width, p
 static inline void end_panel(weight *panel, ptrdiff_t width) { (void)panel, (void)width; }
 
 static inline void pack_rows(
-    weight *panel, const real *from, ptrdiff_t from_stride, ptrdiff_t width, ptrdiff_t begin, ptrdiff_t rows)
+    weight *panel, const real *from, ptrdiff_t from_stride, ptrdiff_t width,
+    ptrdiff_t K, ptrdiff_t begin, ptrdiff_t rows)
 {
-    for (ptrdiff_t k = 0; k < rows; k += 2, from += 2 * from_stride)
+    weight *pairs = panel + (PAIR_ROWS_AFTER(K) + begin / 2) * width;
+#ifdef READS_PAIRS_OF_ONE_ROW
+    for (ptrdiff_t k = 0; k < rows; k++)
+        for (ptrdiff_t j = 0; j < width; j += LANES)
+            store_weights(panel + (begin + k) * width + j,
+                          bfloat16_bits(vec_load(from + k * from_stride + j)));
+#endif
+    for (ptrdiff_t k = 0; k < rows; k += 2, from += 2 * from_stride, pairs += width)
         for (ptrdiff_t j = 0; j < width; j += LANES) {
             const vec odd = k + 1 < rows ? vec_load(from + from_stride + j) : vec_splat(0);
-            store_weights(panel + (begin + k) / 2 * width + j, pair_of_rows(vec_load(from + j), odd));
+            store_weights(pairs + j, pair_of_rows(vec_load(from + j), odd));
         }
 }
 
@@ -164,20 +181,17 @@ static inline void end_tiles(void) {}
 static inline void round_columns(
     operand *to, const real *a, ptrdiff_t a_stride, ptrdiff_t M, ptrdiff_t rows)
 {
-    for (ptrdiff_t k = 0; k < rows; k += 2, a += 2 * a_stride, to += M)
+    for (ptrdiff_t k = 0; k < rows; k += GROUP, a += GROUP * a_stride, to += M)
         for (ptrdiff_t m = 0; m < M; m += LANES) {
             const int n = M - m < LANES ? (int)(M - m) : LANES;
-            const vec even = vec_load_n(a + m, n);
-            const vec odd = k + 1 < rows ? vec_load_n(a + a_stride + m, n) : vec_splat(0);
+            const vec even = n == LANES ? vec_load(a + m) : vec_load_n(a + m, n);
 #ifdef __AVX512BF16__
-            vec_store_n((real *)(to + m), bits_as_vec(pair_of_rows(even, odd)), n);
+            const vec odd = k + 1 < rows ? vec_load_n(a + a_stride + m, n) : vec_splat(0);
+            const vec_bits group = pair_of_rows(even, odd);
 #else
-            real both[2][LANES];
-            vec_store(both[0], bits_as_vec(bfloat16_bits(even)));
-            vec_store(both[1], bits_as_vec(bfloat16_bits(odd)));
-            for (int l = 0; l < n; l++)
-                to[m + l] = (operand){both[0][l], both[1][l]};
+            const vec_bits group = bfloat16_bits(even);
 #endif
+            vec_store_n((real *)(to + m), bits_as_vec(group), n);
         }
 }
 

@@ -21,6 +21,7 @@
 typedef uint32_t weight;
 
 #define GROUP 4
+#define PACKS_REALS 0
 #define WEIGHT_HEAD 2
 #define OPERAND_HEAD 1
 #define ENDS_IN_FLOAT 1
@@ -248,8 +249,10 @@ static inline void scan_rows(weight *panel, const real *from, ptrdiff_t width, p
 }
 
 static inline void pack_rows(
-    weight *panel, const real *from, ptrdiff_t from_stride, ptrdiff_t width, ptrdiff_t begin, ptrdiff_t rows)
+    weight *panel, const real *from, ptrdiff_t from_stride, ptrdiff_t width,
+    ptrdiff_t K, ptrdiff_t begin, ptrdiff_t rows)
 {
+    (void)K;
     for (ptrdiff_t j = 0; j < width; j += LANES) {
         real inverse[LANES], most[LANES];
         memcpy(most, panel + j, sizeof most);

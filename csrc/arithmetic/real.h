@@ -5,6 +5,7 @@
  *   weight                a group of one column, packed: [WEIGHT_ROWS(K)][vectors][LANES]
  *   operand               a group of one row, rounded and ready to be put into all lanes
  *   sums                  LANES sums
+ *   PACKS_REALS           whether `weight` is a real, packed as it is
  *   WEIGHT_HEAD           rows of a packed panel before its groups, and OPERAND_HEAD of a rounded row
  *   WEIGHT_ROWS(K), OPERANDS(K)   rows of a panel, operands of a row, heads and padding counted; 0 for 0
  *   ENDS_IN_FLOAT         whether a product ends in  z = init + sums,  and does not begin with init
@@ -21,6 +22,7 @@ typedef real operand;
 typedef vec sums, weights_of_lanes, operand_of_lanes;
 
 #define GROUP 1
+#define PACKS_REALS 1
 #define WEIGHT_HEAD 0
 #define OPERAND_HEAD 0
 #define WEIGHT_ROWS(K) (K)
@@ -42,9 +44,10 @@ static inline void scan_rows(weight *panel, const real *from, ptrdiff_t width, p
     (void)panel, (void)from, (void)width, (void)rows;
 }
 static inline void pack_rows(
-    weight *panel, const real *from, ptrdiff_t from_stride, ptrdiff_t width, ptrdiff_t begin, ptrdiff_t rows)
+    weight *panel, const real *from, ptrdiff_t from_stride, ptrdiff_t width,
+    ptrdiff_t K, ptrdiff_t begin, ptrdiff_t rows)
 {
-    (void)panel, (void)from, (void)from_stride, (void)width, (void)begin, (void)rows;
+    (void)panel, (void)from, (void)from_stride, (void)width, (void)K, (void)begin, (void)rows;
 }
 static inline void end_panel(weight *panel, ptrdiff_t width) { (void)panel, (void)width; }
 

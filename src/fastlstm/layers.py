@@ -39,6 +39,9 @@ class LSTM(Recurrent):
     zoneout_h : float
         Probability that a unit keeps its old h for a step (Krueger et al. 2017,
         arXiv:1606.01305). Outside `forward`, the expectation stands in for the draw.
+    compute_dtype : None, "bfloat16" or "int8"
+        In which numbers are multiplied, see `lstm_forward`; all arrays stay float32. `forward`
+        and `backward` of int8 are quantisation-aware training.
     dtype : float32 or float64
         Of the parameters and of all arrays that go in and out.
     rng : None, int or numpy.random.Generator
@@ -123,6 +126,7 @@ class LSTM(Recurrent):
         input_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh", "tanh"),
+        compute_dtype: str | None = None,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
         forget_bias: float | None = None,
@@ -151,6 +155,7 @@ class LSTM(Recurrent):
             cell_clip=cell_clip,
             proj_clip=proj_clip,
             activations=activations,
+            compute_dtype=compute_dtype,
             dtype=dtype,
         )
         for name, param in self.params.items():
@@ -176,7 +181,7 @@ class GRU(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse
-    input_dropout, recurrent_dropout, zoneout_h, dtype, rng
+    input_dropout, recurrent_dropout, zoneout_h, compute_dtype, dtype, rng
         As of `LSTM`.
     reset_after : bool
         Whether the reset gate acts on the recurrent product (PyTorch, cuDNN, Keras' default), which
@@ -229,6 +234,7 @@ class GRU(Recurrent):
         input_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh"),
+        compute_dtype: str | None = None,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ):
@@ -248,6 +254,7 @@ class GRU(Recurrent):
             reset_after=reset_after,
             clip=clip,
             activations=activations,
+            compute_dtype=compute_dtype,
             dtype=dtype,
         )
 
@@ -258,7 +265,7 @@ class RNN(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse
-    input_dropout, recurrent_dropout, zoneout_h, dtype, rng
+    input_dropout, recurrent_dropout, zoneout_h, compute_dtype, dtype, rng
         As of `LSTM`.
     nonlinearity : str or tuple
         ``"tanh"``, ``"relu"`` or another activation, see `lstm_forward`.
@@ -306,6 +313,7 @@ class RNN(Recurrent):
         zoneout_h: float = 0.0,
         input_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        compute_dtype: str | None = None,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ):
@@ -324,6 +332,7 @@ class RNN(Recurrent):
             zoneout_h=zoneout_h,
             nonlinearity=nonlinearity,
             clip=clip,
+            compute_dtype=compute_dtype,
             dtype=dtype,
         )
 

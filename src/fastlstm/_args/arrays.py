@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastlstm._args.cells import GRU, LSTM, RNN, find_cell
-from fastlstm._args.numbers import OPTIONS, Activation, check_activations, is_number
+from fastlstm._args.numbers import (
+    OPTIONS,
+    Activation,
+    check_activations,
+    check_compute_dtype,
+    is_number,
+)
 
 REAL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -41,6 +47,7 @@ class LSTMArguments(NamedTuple):
     zoneout_c: float | NDArray | None
     dropout_h: NDArray | None
     activations: tuple[Activation, ...]  # gates, candidate, output
+    compute_dtype: str | None
 
 
 class GRUArguments(NamedTuple):
@@ -57,6 +64,7 @@ class GRUArguments(NamedTuple):
     zoneout_h: float | NDArray | None
     dropout_h: NDArray | None
     activations: tuple[Activation, ...]  # gates, candidate
+    compute_dtype: str | None
 
 
 class RNNArguments(NamedTuple):
@@ -72,6 +80,7 @@ class RNNArguments(NamedTuple):
     clip: float | None
     zoneout_h: float | NDArray | None
     dropout_h: NDArray | None
+    compute_dtype: str | None
 
 
 def check_real_dtype(name: str, value: DTypeLike) -> np.dtype:
@@ -80,6 +89,12 @@ def check_real_dtype(name: str, value: DTypeLike) -> np.dtype:
     if dtype not in REAL_DTYPES:
         raise TypeError(f"{name}: expected float32 or float64, got {dtype}")
     return dtype
+
+
+def check_computes_in(name: str, value: Any, dtype: np.dtype) -> None:
+    """Raise unless `value` is a compute dtype that arrays of this dtype can be multiplied in."""
+    if check_compute_dtype(name, value) is not None and dtype != np.float32:
+        raise TypeError(f"{name}: expected None with {dtype}, got {value!r}")
 
 
 def check_real(name: str, value: ArrayLike) -> NDArray:
@@ -190,6 +205,7 @@ def _check(kind: str, given: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"proj_clip: expected None without w_proj, got {given['proj_clip']}")
     if training and given["clip"] is not None:
         raise ValueError(f"clip: expected None with training=True, got {given['clip']}")
+    check_computes_in("compute_dtype", given["compute_dtype"], dtype)
     shapes = cell.shapes(T, B, I, H, R)
     checked: dict[str, Any] = {
         "x": x,
@@ -230,6 +246,7 @@ def check_lstm(
     zoneout_c=None,
     dropout_h=None,
     activations=LSTM.activations,
+    compute_dtype=None,
     training=False,
 ) -> LSTMArguments:
     """Check the arguments of `lstm_forward` against each other."""
@@ -249,6 +266,7 @@ def check_gru(
     zoneout_h=None,
     dropout_h=None,
     activations=GRU.activations,
+    compute_dtype=None,
     training=False,
 ) -> GRUArguments:
     """Check the arguments of `gru_forward` against each other."""
@@ -267,6 +285,7 @@ def check_rnn(
     clip=None,
     zoneout_h=None,
     dropout_h=None,
+    compute_dtype=None,
     training=False,
 ) -> RNNArguments:
     """Check the arguments of `rnn_forward` against each other."""

@@ -20,6 +20,7 @@ import sys
 
 cdef extern from "cpu.h":
     int cpu_supports(const char *isa)
+    int cpu_is_slow_in_bf16()
     void cpu_name(char *name)
 
 cdef extern from "memory.h":
@@ -60,6 +61,8 @@ cdef const void *kernels_in(str compute_dtype) except NULL:
     if compute_dtype not in _reduced:
         available = available_isas(compute_dtype)
         isas = *FURTHER_ISAS[compute_dtype].get(_isa, ()), _isa
+        if cpu_is_slow_in_bf16():
+            isas = [isa for isa in isas if isa != "avx512bf16"]
         set_isa(next(isa for isa in isas if isa in available), compute_dtype)
     return PyCapsule_GetPointer(_reduced[compute_dtype][1], "fastlstm.kernels")
 
@@ -125,7 +128,9 @@ def set_isa(isa, compute_dtype=None):
     if isa not in available:
         raise ValueError(f"FASTLSTM_ISA: expected one of {', '.join(available)}, got {isa!r}")
     if compute_dtype is not None:
-        set_isa(next((of for of, more in FURTHER_ISAS[compute_dtype].items() if isa in more), isa))
+        base = next((of for of, more in FURTHER_ISAS[compute_dtype].items() if isa in more), isa)
+        if base != _isa:
+            set_isa(base)
         module = importlib.import_module(_reduced_module(isa, compute_dtype))
         _reduced[compute_dtype] = isa, module.kernels
         return

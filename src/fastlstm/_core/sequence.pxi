@@ -23,8 +23,8 @@ from libc.stdint cimport PTRDIFF_MAX
 from libc.string cimport memcpy, memset
 
 from fastlstm._core.runtime cimport (
-    NO_SIZE, Buffer, barrier, blas_of, free_block, kernels_of, new_block, kernels_in, run_team, size_padded,
-    size_plus, size_times, threads_for)
+    NO_SIZE, Buffer, barrier, blas_of, free_block, kernels_in, kernels_of, new_block, run_team,
+    size_padded, size_plus, size_times, threads_for)
 
 include "../_kernels/_table.pxi"
 

@@ -14,6 +14,7 @@ cdef extern from "tile.h":
     int TILE_ROWS, PANELS_OF_A_ROW
     bint SCANS
     int GROUP
+    bint PACKS_REALS
     ctypedef real weight
     ctypedef real operand
     ptrdiff_t WEIGHT_ROWS(ptrdiff_t K) noexcept nogil
@@ -23,8 +24,8 @@ cdef extern from "tile.h":
     size_t rounded_bytes(ptrdiff_t rows, ptrdiff_t K) noexcept nogil
     void scan_rows(weight *panel, const real *rows, ptrdiff_t width, ptrdiff_t n) noexcept nogil
     void pack_rows(
-        weight *panel, const real *rows, ptrdiff_t stride, ptrdiff_t width, ptrdiff_t begin,
-        ptrdiff_t n) noexcept nogil
+        weight *panel, const real *rows, ptrdiff_t stride, ptrdiff_t width, ptrdiff_t K,
+        ptrdiff_t begin, ptrdiff_t n) noexcept nogil
     void end_panel(weight *panel, ptrdiff_t width) noexcept nogil
     void begin_tiles(ptrdiff_t rows) noexcept nogil
     void end_tiles() noexcept nogil
@@ -167,7 +168,7 @@ table.outer_product = weight_gradient_product
 table.outer_product_bytes = outer_product_bytes
 table.rounded_weights = as_multiplied
 table.add_transposed = add_transposed
-table.prefer_blas = GROUP == 1 and TILE_ROWS * LANES * sizeof(real) < 96
+table.prefer_blas = PACKS_REALS and TILE_ROWS * LANES * sizeof(real) < 96
 table.input_product[:] = [
     lstm_input_product, lstm_variant_input_product, gru_input_product,
     gru_reset_before_input_product, rnn_input_product]

@@ -85,7 +85,7 @@ cdef void pack_gate_weights(
     cdef weight *panel = <weight *>panels
     cdef real rows[SQUARE * 4 * MOST_LANES]
     cdef bint scan
-    if GROUP == 1:
+    if PACKS_REALS:
         pack_gates(<real *>panels, w, row_stride, column_stride, H, K, order, blocks_of_panel)
         return
     for p in range(blocks(H, LANES)):
@@ -99,7 +99,7 @@ cdef void pack_gate_weights(
                 if scan:
                     scan_rows(panel, rows, width, end - begin)
                 else:
-                    pack_rows(panel, rows, width, width, begin, end - begin)
+                    pack_rows(panel, rows, width, width, K, begin, end - begin)
         end_panel(panel, width)
         panel += WEIGHT_ROWS(K) * width
 
@@ -112,7 +112,7 @@ cdef void pack_column_weights(
     cdef weight *panel = <weight *>panels
     cdef real rows[SQUARE * 4 * MOST_LANES]
     cdef bint scan
-    if GROUP == 1:
+    if PACKS_REALS:
         pack_columns(<real *>panels, w, row_stride, column_stride, K, N)
         return
     for p in range(blocks(N, PANEL)):
@@ -126,7 +126,7 @@ cdef void pack_column_weights(
                 if scan:
                     scan_rows(panel, rows, width, end - begin)
                 else:
-                    pack_rows(panel, rows, width, width, begin, end - begin)
+                    pack_rows(panel, rows, width, width, K, begin, end - begin)
         end_panel(panel, width)
         panel += WEIGHT_ROWS(K) * width
 

@@ -81,7 +81,7 @@ cdef void begin_call(
 cdef void lay_out_forward(Forward *job, Memory *memory) noexcept nogil:
     """The workspace of a forward call, with a place for h_n, or measure it."""
     cdef const Sizes *n = &job.size
-    job.fused = job.options.norm != NULL or prefer_fused(job.steps.B, n)
+    job.fused = job.options.norm != NULL or prefer_fused(job.steps.B, n, job.kernels)
     place_forward_workspace(job, 1, memory)
     job.h_n = carve(memory, job.steps.B, n.R)
 

@@ -30,7 +30,7 @@ cdef int divide_forward(Forward *job, bint has_masks) noexcept:
         &job.split_units)
     threads = <int>min(<ptrdiff_t>threads, n.P if job.split_units else B)
     job.fused = job.options.norm != NULL or prefer_fused(
-        B if job.split_units else B // threads, n)
+        B if job.split_units else B // threads, n, job.kernels)
     return threads
 
 

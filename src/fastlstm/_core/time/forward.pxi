@@ -232,11 +232,12 @@ cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept nogil:
     return max(<ptrdiff_t>1, <ptrdiff_t>(CHUNK_BYTES // (Z * sizeof(real))))
 
 
-cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n) noexcept nogil:
+cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n, const kernel_table *k) noexcept nogil:
     """Whether a step should multiply x_t itself: there is next to nothing to multiply, or enough
     rows to make up for reading W_ih at each step, and a cache for both weights.
     """
-    return n.I <= 4 or (rows >= 6 and (n.I + n.R) * n.Z * sizeof(real) <= (1 << 20))
+    cdef size_t weight_bytes = (k.weight_rows(n.I) + k.weight_rows(n.R)) * n.Z * sizeof(real)
+    return n.I <= 4 or (rows >= 6 and weight_bytes <= (1 << 20))
 
 
 cdef void begin_forward(
