@@ -42,6 +42,8 @@ PARAMETERS = """hidden_size : int
     standardize : bool
         Subtract the mean of each column and divide by its standard deviation, both taken over all
         time steps that are learnt from.
+    compute_dtype : None, "bfloat16" or "int8"
+        In which numbers the recurrent layers multiply, in training and after it.
     random_state : int, numpy.random.RandomState or None
         For the initial parameters, dropout, the order of the data and what is held out.
     verbose : bool
@@ -82,6 +84,7 @@ class Recurrent(BaseEstimator):
         validation_fraction: float = 0.1,
         patience: int = 10,
         standardize: bool = True,
+        compute_dtype: str | None = None,
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
@@ -99,6 +102,7 @@ class Recurrent(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.standardize = standardize
+        self.compute_dtype = compute_dtype
         self.random_state = random_state
         self.verbose = verbose
 
@@ -134,6 +138,7 @@ class Recurrent(BaseEstimator):
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             bidirectional=self.bidirectional,
+            compute_dtype=self.compute_dtype,
         )
         self._optimizer = AdamW(
             self._network.modules, lr=self.learning_rate, weight_decay=self.weight_decay

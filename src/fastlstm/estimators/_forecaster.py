@@ -174,6 +174,7 @@ class LSTMForecaster(Recurrent):
         validation_fraction: float = 0.1,
         patience: int = 10,
         standardize: bool = True,
+        compute_dtype: str | None = None,
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
@@ -192,6 +193,7 @@ class LSTMForecaster(Recurrent):
             validation_fraction=validation_fraction,
             patience=patience,
             standardize=standardize,
+            compute_dtype=compute_dtype,
             random_state=random_state,
             verbose=verbose,
         )
