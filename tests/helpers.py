@@ -153,6 +153,11 @@ def some_lengths(rng, T, B):
     return rng.permutation(lengths)
 
 
+def some_resets(rng, T, B):
+    """Return where episodes begin: from nowhere to everywhere in a row, also at the first step."""
+    return rng.random((T, B)) < rng.choice([0.0, 0.2, 0.5, 1.0], B, p=[0.2, 0.4, 0.3, 0.1])
+
+
 def _misaligned(a):
     buffer = np.empty(a.nbytes + 1, np.uint8)
     view = buffer[1:].view(a.dtype).reshape(a.shape)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import fastlstm
 from fastlstm._args.cpus import cgroup_quota, default_threads
 
 V2 = "cgroup2 cgroup2 rw,nsdelegate"
@@ -216,3 +217,11 @@ def test_the_affinity_mask_counts():
         check=True,
     )
     assert run.stdout == "1\n"
+
+
+@pytest.mark.parametrize("n", [257, 10**6])
+def test_more_threads_than_there_may_be_are_refused(n):
+    before = fastlstm.get_num_threads()
+    with pytest.raises(ValueError, match=f"n: expected at most 256, got {n}"):
+        fastlstm.set_num_threads(n)
+    assert fastlstm.get_num_threads() == before

@@ -16,7 +16,7 @@ FLOORS = [
     {"_layers"},
     # makes layers out of arrays, for exchange, onnx and files
     {"", "functional", "layers", "capi", "training", "_layers.from_params"},
-    {"estimators", "torch", "onnx", "exchange", "files", "plot", "threadpool"},
+    {"estimators", "torch", "keras", "onnx", "exchange", "files", "export", "plot", "threadpool"},
     {"_commands", "__main__"},
 ]
 LEAVES = {"_args", "_version"}  # any Python may use them; they use none of ours

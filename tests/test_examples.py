@@ -76,3 +76,18 @@ class TestLongLag:
         long_lag.main(["--figures", str(tmp_path), "--hidden-size", "4"])
         assert len(list(tmp_path.glob("*.png"))) == 2
         assert "LSTM, long" in capsys.readouterr().out
+
+
+def test_the_character_model_learns_and_is_short(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    source = (EXAMPLES / "guides" / "characters.py").read_text()
+    code = source.split('"""')[2].split("# %%")[0]
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 25
+    assert "600, np.random" in code
+    names = {}
+    exec(code.replace("600, np.random", "120, np.random"), names)
+    frequency = np.bincount(names["ids"]) / len(names["ids"])
+    losses = names["losses"]
+    assert losses[0] == pytest.approx(np.log(names["C"]), rel=0.05)
+    assert np.mean(losses[-5:]) < -(frequency @ np.log(frequency)) + 0.1
+    assert len(capsys.readouterr().out) == 601

@@ -105,6 +105,35 @@ def test_options_of_a_torch_module(torch):
     assert from_torch(peer, batch_first=False).batch_first is False
 
 
+def test_a_module_within_a_model(torch, rng):
+    model = torch.nn.ModuleDict(
+        {
+            "encoder": torch.nn.Sequential(torch.nn.Linear(I, I), torch.nn.GRU(I, H, 2)),
+            "lstm": torch.nn.LSTM(H, H, batch_first=True),
+        }
+    )
+    state = model.state_dict()
+    gru = from_torch(model["encoder"][1])
+    for prefix in ("encoder.1", "encoder.1."):
+        for source in (model, state):
+            assert_equal_layers(from_torch(source, prefix=prefix), gru)
+    assert from_torch(model, prefix="lstm").batch_first
+    assert not from_torch(state, prefix="lstm").batch_first
+
+    choice = "prefix.* one of encoder.1, lstm"
+    for prefix in ("encoder", "encoder.0", "ls", "lstm.weight_ih_l0"):
+        with pytest.raises(ValueError, match=f"{choice}, got '{prefix}'"):
+            from_torch(state, prefix=prefix)
+    with pytest.raises(ValueError, match=choice):
+        from_torch(state)
+    with pytest.raises(ValueError, match=r"prefix: expected the name of a module: .* `decoder`"):
+        from_torch(model, prefix="decoder")
+    with pytest.raises(TypeError, match=r"source: expected LSTM, GRU or RNN .*, got Linear"):
+        from_torch(model, prefix="encoder.0")
+    with pytest.raises(TypeError, match="prefix: expected a str, got int"):
+        from_torch(state, prefix=1)
+
+
 def test_to_torch_refuses_what_pytorch_does_not_have():
     for name, value in {
         "peephole": True,

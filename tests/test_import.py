@@ -1,10 +1,14 @@
 """What `import fastlstm` brings with it: nothing that a call does not need."""
 
+import inspect
 import json
+import operator
 import subprocess
 import sys
 
 import pytest
+
+import fastlstm
 
 LIST = "import sys, json; print(json.dumps(sorted(sys.modules)))"
 
@@ -44,3 +48,14 @@ def test_kernels_that_multiply_with_blas_bring_scipy():
         assert "scipy.linalg.cython_blas" in modules_after(
             "import fastlstm._core.runtime as r; r.set_isa('scalar')"
         )
+
+
+@pytest.mark.parametrize(
+    "name", ["lstm_forward", "LSTM", "training.mse_loss", "reference.lstm_forward"]
+)
+def test_help_opens_with_names_and_not_with_what_they_stand_for(name):
+    function = operator.attrgetter(name)(fastlstm)
+    signature = str(inspect.signature(function))
+    assert "Union" not in signature
+    assert "numpy._typing" not in signature
+    assert len(signature) < 1500

@@ -40,9 +40,14 @@ def core_call(**changes):
 
 
 def run(weights, arguments):
-    """Call the core's forward."""
-    arguments = dict(arguments)
-    return core.forward(weights, arguments.pop("x"), arguments.pop("y"), **arguments)
+    """Make a forward call of the core and run it; return its tape."""
+    call = core.ForwardCall(weights, **arguments)
+    core.run_forward([call])
+    return call.tape
+
+
+def run_backward(tape, arguments):
+    core.run_backward([core.BackwardCall(tape, **arguments)])
 
 
 def core_backward():
@@ -68,6 +73,8 @@ class TestTheCoreComparesShapes:
             ("lengths", np.array([5, 5], np.intp)),
             ("lengths", np.array([5, 6, 0], np.intp)),
             ("lengths", np.array([5, -1, 0], np.intp)),
+            ("resets", np.zeros((3, 5), np.uint8)),
+            ("resets", np.zeros((6, 3), np.uint8)),
             ("zoneout_h", np.zeros((5, 3, 3))),
             ("zoneout_c", np.zeros((4, 3, 4))),
             ("dropout_h", np.zeros((3, 5))),
@@ -104,16 +111,16 @@ class TestTheCoreComparesShapes:
     )
     def test_backward(self, name, value):
         tape, given = core_backward()
-        core.backward(tape, **given)
+        run_backward(tape, given)
         states = {"dh_n": ("dfinal", (value, None)), "dc_0": ("dinitial", (None, value))}
         key, wrong = states.get(name, (name, value))
         with pytest.raises(ValueError, match=f"^{name}: expected"):
-            core.backward(tape, **(given | {key: wrong}))
+            run_backward(tape, given | {key: wrong})
 
     def test_a_projection_cannot_be_left_out_of_one_side(self):
         tape, given = core_backward()
         with pytest.raises(ValueError, match="w_proj"):
-            core.backward(tape, **given, w_proj=np.zeros((4, 4)))
+            run_backward(tape, given | {"w_proj": np.zeros((4, 4))})
 
     @pytest.mark.parametrize(
         "shapes",
@@ -133,7 +140,7 @@ class TestTheCoreComparesShapes:
         tape, given = core_backward()
         tape.x.shape = (3, 5, 2)
         with pytest.raises(ValueError, match=r"^x: expected"):
-            core.backward(tape, **given)
+            run_backward(tape, given)
 
 
 class TestWhatChangesDuringACall:
@@ -147,14 +154,14 @@ class TestWhatChangesDuringACall:
         lstm = fastlstm.LSTM(3, 5, 3, rng=0)
         x, lengths = normal(rng, (6, 4, 3), np.float32), np.array([6, 2, 0, 5], np.intp)
         expected = lstm(x, lengths=lengths)
-        run_forward = recurrent.run_forward
+        forward_call = recurrent.forward_call
 
         def disturbing(*arguments, **options):
-            result = run_forward(*arguments, **options)
+            result = forward_call(*arguments, **options)
             lengths[:] = 10**7
             return result
 
-        monkeypatch.setattr(recurrent, "run_forward", disturbing)
+        monkeypatch.setattr(recurrent, "forward_call", disturbing)
         assert_same_bits(lstm(x, lengths=lengths), expected)
 
     @pytest.mark.parametrize("layer", CELLS)
@@ -271,17 +278,17 @@ def test_ctrl_c_is_heard_in_the_middle_of_very_small_steps():
     T = 6_000_000
     weights = core.Weights("rnn", np.ones((1, 1)), np.ones((1, 1)), None, activations=(TANH,))
     y = np.full((T, 1, 1), np.nan)
+    arguments = {
+        "x": np.zeros((T, 1, 1)),
+        "y": y,
+        "initial": (None, None),
+        "final": (np.zeros((1, 1)), None),
+    }
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.01)
     try:
         with pytest.raises(KeyboardInterrupt):
-            core.forward(
-                weights,
-                np.zeros((T, 1, 1)),
-                y,
-                initial=(None, None),
-                final=(np.zeros((1, 1)), None),
-            )
+            run(weights, arguments)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

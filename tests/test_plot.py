@@ -99,6 +99,42 @@ class TestGradientFlow:
             plot.gradient_flow({})
 
 
+class TestForecast:
+    def test_lines_and_band(self, pyplot):
+        band = np.array([[3.0, 4, 5], [3, 5, 7]])
+        ax = plot.forecast([1, 2, 3], [4, 5], quantiles=band, actual=[4, 6])
+        assert [line.get_label() for line in ax.lines] == ["past", "forecast", "actual"]
+        assert ax.lines[0].get_xdata().tolist() == [-2, -1, 0]
+        assert ax.lines[1].get_xdata().tolist() == [1, 2]
+        corners = ax.collections[0].get_paths()[0].vertices
+        assert corners[:, 1].min() == 3
+        assert corners[:, 1].max() == 7
+        with pytest.raises(ValueError, match="past: expected one series"):
+            plot.forecast(np.zeros((3, 2)), [1])
+        with pytest.raises(ValueError, match=r"quantiles: expected \(2, Q\)"):
+            plot.forecast([1], [1, 2], quantiles=[[1, 2]])
+        with pytest.raises(ValueError, match="actual: expected"):
+            plot.forecast([1], [1, 2], actual=[1])
+
+    def test_over_the_index(self, pyplot):
+        pandas = pytest.importorskip("pandas")
+        index = pandas.date_range("2020-01-01", periods=5)
+        y = pandas.Series(np.arange(5.0), index)
+        ax = plot.forecast(y[:3], y[3:])
+        assert (ax.lines[1].get_xdata() == index[3:]).all()
+        ax.figure.canvas.draw()
+
+
+def test_training_curve(pyplot):
+    from types import SimpleNamespace
+
+    model = SimpleNamespace(loss_curve_=[3.0, 2, 1], validation_loss_curve_=[4.0, 3, 3])
+    ax = plot.training_curve(model)
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[3, 2, 1], [4, 3, 3]]
+    with pytest.raises(ValueError, match="estimator: expected one with a loss_curve_"):
+        plot.training_curve(SimpleNamespace())
+
+
 def test_without_matplotlib_it_imports_and_names_the_extra():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
@@ -107,4 +143,21 @@ def test_without_matplotlib_it_imports_and_names_the_extra():
         "except ImportError as error: print(error)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "plots need matplotlib: pip install 'fastlstm[demo]'\n"
+    assert run.stdout == "plots need matplotlib: pip install matplotlib\n"
+
+
+def test_what_is_no_trace_is_named():
+    with pytest.raises(TypeError, match="trace: expected what a layer's trace"):
+        plot.gates(fastlstm.LSTM(2, 3))
+
+
+def test_the_two_colour_bars_do_not_overlap():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figure, axes = pyplot.subplots(1, 2)
+    trace = fastlstm.LSTM(2, 3, rng=0).trace(np.ones((5, 1, 2), np.float32))
+    ax = plot.gates(trace, ax=axes[0])
+    figure.canvas.draw()
+    upper, lower = (bar.get_window_extent() for bar in ax.child_axes)
+    assert upper.y0 > lower.y1
+    assert upper.x0 > ax.get_window_extent().x1
+    pyplot.close(figure)

@@ -7,27 +7,17 @@ import pickle
 import numpy as np
 import pytest
 from cells import CELLS, LAYERS, PLAIN, each_kind, each_layer, each_of, part_of
-from helpers import assert_same_bits, forced_isa, forced_threads, normal, some_lengths
+from helpers import assert_same_bits, forced_isa, forced_threads, normal, some_lengths, some_resets
 
 import fastlstm
 from fastlstm import reference
 from fastlstm._core import runtime
 from fastlstm.reference._products import bfloat16, int8
 
-COMPUTE_DTYPES = ("bfloat16", "int8")
-SERVED = [(dtype, isa) for dtype in COMPUTE_DTYPES for isa in runtime.available_isas(dtype)]
 # T, B, I, H at the edges of vectors, tiles (of 2, 3, 6, 16 rows) and groups (of 2, 4, 32)
 SHAPES = [(1, 1, 1, 1), (6, 5, 3, 9), (5, 17, 33, 50), (3, 40, 70, 95), (2, 512, 5, 20)]
 # the sums of layer norm, as those of all, depend on the width of vectors; exp and log1p are libm's
 INDEPENDENT_OF_SETS = {k: c for k, c in CELLS.items() if not {"layer norm"} & {*c.variants}}
-
-
-@pytest.fixture(params=SERVED, ids="-".join)
-def compute_dtype(request):
-    """Compute in one dtype with one set of instructions."""
-    dtype, isa = request.param
-    with forced_isa(isa, dtype):
-        yield dtype
 
 
 @functools.cache  # all instruction sets ask for the same
@@ -39,6 +29,8 @@ def solved(cell, shape, given, compute_dtype):
     options["compute_dtype"] = compute_dtype
     if "ragged" in given:
         options["lengths"] = some_lengths(rng, T, B)
+    if "resets" in given:
+        options["resets"] = some_resets(rng, T, B)
     options["reverse"] = "reverse" in given
     call = arguments, options, cell.upstream(rng, T, B, H, np.float32)
     exact = cell.both(reference, arguments, options | {"compute_dtype": None}, call[2])
@@ -52,7 +44,7 @@ def flat(results):
 
 @each_of(CELLS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("given", ["", "ragged reverse"])
+@pytest.mark.parametrize("given", ["", "ragged reverse", "resets"])
 def test_outputs_and_gradients_equal_the_reference(compute_dtype, cell, shape, given):
     # Where the last bit of a float decides how a number is rounded, core and reference may differ
     # by a step of it. That is seldom, so that nearly all of the error of rounding is the same.

@@ -300,6 +300,32 @@ def test_strange_memory_layouts(no_way_out):
     assert_close(ours(x), theirs(x))
 
 
+@each_cell
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_parameters_of_any_layout(cell, dtype, no_way_out):
+    """Strided, transposed, reversed and expanded ones, which PyTorch's modules take too."""
+    pairs = twins(cell, dtype=getattr(torch, dtype.name))
+    layouts = itertools.cycle(
+        [
+            lambda p: torch.stack([p, p], -1)[..., 0],
+            lambda p: p.T.contiguous().T if p.dim() == 2 else torch.stack([p, p])[0],
+            lambda p: p.reshape(-1)[:1].expand(p.shape) if p.dim() == 1 else p[:, :1].expand_as(p),
+        ]
+    )
+    names = list(dict(pairs[0].named_parameters()))
+    for turn in range(3):
+        next(layouts)
+        for name, layout in zip(names, layouts, strict=False):
+            value = layout(pairs[0].get_parameter(name).detach())
+            for module in pairs:
+                setattr(module, name, torch.nn.Parameter(value))
+        assert turn or not pairs[1].weight_hh_l0.is_contiguous()
+        inputs = arguments(pairs[1], "padded", with_state=True)
+        (their_out, their_grads), (out, grads) = (gradients(m, inputs) for m in pairs)
+        assert_same(out, their_out)
+        assert_same(grads, their_grads)
+
+
 def test_tensors_are_read_in_place(monkeypatch):
     _, ours = twins(batch_first=True)
     seen = []
@@ -343,6 +369,80 @@ def test_inference_mode_and_no_grad_keep_nothing(no_way_out):
             y = ours(torch.ones(T, B, I))[0]
             assert_close(y, theirs(torch.ones(T, B, I))[0])
         assert y.grad_fn is None
+
+
+# --- in a model that exists -----------------------------------------------------------------------
+
+
+class Encoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = torch.nn.LSTM(I, H, 2, batch_first=True)
+        self.more = torch.nn.ModuleList([torch.nn.GRU(H, H), torch.nn.RNN(H, H)])
+        self.tied = self.more[0]
+
+    def forward(self, x):
+        x = self.lstm(x)[0].transpose(0, 1)
+        for layer in (*self.more, self.tied):
+            x = layer(x)[0]
+        return x
+
+
+def test_replace_swaps_in_place_and_back():
+    model = Encoder()
+    x = torch.randn(B, T, I)
+    expected = model(x)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen = []
+    model.lstm.register_forward_hook(lambda *arguments: seen.append(arguments))
+    before = [(name, id(module)) for name, module in model.named_modules()]
+    weights = [id(parameter) for parameter in model.parameters()]
+
+    names = ["lstm", "more.0", "more.1"]
+    assert fastlstm.torch.replace(model) == names
+    kinds = fastlstm.torch.LSTM, fastlstm.torch.GRU, fastlstm.torch.RNN
+    assert (type(model.lstm), *map(type, model.more)) == kinds
+    assert fastlstm.torch.replace(model) == []
+    assert_same([model(x)], [expected])
+    assert len(seen) == 1
+    model(x).square().sum().backward()
+    optimizer.step()
+    trained = model(x)
+
+    assert fastlstm.torch.replace(model, back=True) == names
+    assert type(model.lstm) is torch.nn.LSTM
+    assert_same([model(x)], [trained])
+    assert not torch.equal(trained, expected)
+    assert before == [(name, id(module)) for name, module in model.named_modules()]
+    assert weights == [id(parameter) for parameter in model.parameters()]
+
+
+def test_replace_takes_a_module_itself_and_parametrized_ones():
+    module = torch.nn.LSTM(I, H)
+    torch.nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
+    other = copy.deepcopy(module)
+    x = torch.randn(T, B, I)
+    expected = module(x)[0]
+    assert fastlstm.torch.replace(module) == [""]
+    assert isinstance(module, fastlstm.torch.LSTM)
+    assert not isinstance(other, fastlstm.torch.LSTM)
+    assert_same([module(x)[0]], [expected])
+    torch.nn.utils.parametrize.remove_parametrizations(module, "weight_hh_l0")
+    assert type(module) is fastlstm.torch.LSTM
+    assert_same([module(x)[0]], [expected])
+
+
+def test_replace_leaves_alone_what_may_not_be_the_same():
+    class Own(torch.nn.LSTM):
+        def forward(self, x):
+            return super().forward(2 * x)
+
+    model = torch.nn.ModuleList([Own(I, H), torch.jit.script(torch.nn.GRU(I, H))])
+    kinds = [type(module) for module in model]
+    assert fastlstm.torch.replace(model) == []
+    assert [type(module) for module in model] == kinds
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got list"):
+        fastlstm.torch.replace([torch.nn.LSTM(I, H)])
 
 
 # --- weights ------------------------------------------------------------------------------------
@@ -490,6 +590,97 @@ def test_saved_tensors_may_be_copied_or_recomputed(kind):
         assert_close(grads, torch.autograd.grad(call(ours, *inputs)[0].sum(), inputs))
 
 
+# --- episodes inside a sequence, which PyTorch does not have ------------------------------------
+
+
+def cut(lengths, resets):
+    """Yield row, first step and end of each episode."""
+    for row, end in enumerate(lengths):
+        starts = sorted({0, *np.flatnonzero(resets[:end, row].numpy()).tolist()})
+        for start, stop in zip(starts, [*starts[1:], end], strict=True):
+            yield row, start, stop
+
+
+@each_cell
+@pytest.mark.parametrize("kind", ["(T, B)", "(B, T)", "packed", "packed (B, T)"])
+def test_episodes_are_sequences_cut_by_hand(no_way_out, cell, kind):
+    theirs, ours = twins(
+        cell, num_layers=2, bidirectional=True, dtype=torch.float64, batch_first="(B, T)" in kind
+    )
+    x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+    resets = torch.rand(T, B) < 0.3
+    lengths = [2, T, 4, 1, T] if "packed" in kind else [T] * B
+    input, given = x, resets
+    if "(B, T)" in kind:
+        input, given = x.transpose(0, 1), resets.t()
+    if "packed" in kind:
+        input = pack_padded_sequence(
+            input, lengths, batch_first="(B, T)" in kind, enforce_sorted=False
+        )
+    y, _ = ours(input, resets=given)
+    if "packed" in kind:
+        y = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=T)[0]
+    elif "(B, T)" in kind:
+        y = y.transpose(0, 1)
+    desired = torch.zeros_like(y)
+    theirs.batch_first = False
+    for row, start, stop in cut(lengths, resets):
+        desired[start:stop, row] = theirs(x[start:stop, row : row + 1])[0][:, 0]
+    assert_close(y, desired, rtol=1e-9, atol=1e-9)
+    weights = torch.randn_like(y)
+    actual = torch.autograd.grad((y * weights).sum(), [x, *ours.parameters()])
+    expected = torch.autograd.grad((desired * weights).sum(), [x, *theirs.parameters()])
+    assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+@each_cell
+def test_episodes_of_one_sequence_and_a_given_state(no_way_out, cell):
+    _, ours = twins(cell, dtype=torch.float64)
+    x = torch.randn(T, I, dtype=torch.float64)
+    _, state = ours(x)
+    resets = torch.zeros(T, dtype=torch.bool)
+    y, end = ours(x, state, resets=resets)
+    assert_close((y, end), ours(x, state), rtol=0, atol=0)
+    resets[[0, 3]] = True
+    y, end = ours(x, state, resets=resets)
+    late, late_end = ours(x[3:])
+    assert_close((y, end), (torch.cat([ours(x[:3])[0], late]), late_end), rtol=0, atol=0)
+
+
+@each_cell
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+@pytest.mark.filterwarnings("ignore:fastlstm.torch leaves")
+def test_gradients_of_gradients_with_episodes(cell, kind):
+    _, ours = twins(cell, bidirectional=True, dtype=torch.float64)
+    x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+    resets = torch.rand(T, B) < 0.3
+
+    def outputs(x):
+        lengths = [2, T, 4, 1, T]
+        packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+        y, _ = ours(x if kind == "padded" else packed, resets=resets)
+        return y if kind == "padded" else y.data
+
+    assert torch.autograd.gradgradcheck(outputs, [x], fast_mode=True)
+    one, two = (torch.autograd.grad(outputs(x).sum(), x, create_graph=c) for c in (0, 1))
+    assert_close(one, two)
+
+
+@pytest.mark.filterwarnings("ignore:fastlstm.torch leaves")
+def test_wrong_episodes_are_named():
+    lstm, x = fastlstm.torch.LSTM(I, H), torch.ones(T, B, I)
+    for wrong, error in (
+        (torch.zeros(T, B), TypeError),
+        (np.zeros((T, B), bool), TypeError),
+        (torch.zeros(B, T, dtype=torch.bool), ValueError),
+        (torch.zeros(T, dtype=torch.bool), ValueError),
+    ):
+        with pytest.raises(error, match="resets: expected"):
+            lstm(x, resets=wrong)
+    with torch.autocast("cpu"), pytest.raises(NotImplementedError, match="resets: expected None"):
+        lstm(x, resets=torch.zeros(T, B, dtype=torch.bool))
+
+
 # --- what is left to PyTorch --------------------------------------------------------------------
 
 
@@ -562,15 +753,15 @@ def test_forward_derivatives_are_never_dropped(nothing_said):
 
 
 @pytest.mark.parametrize(
-    ("mode", "packed", "reverse", "R"),
+    ("mode", "packed", "reverse", "R", "episodes"),
     [
-        ("LSTM", False, False, H),
-        ("LSTM", True, True, 3),
-        ("GRU", True, False, H),
-        ("RNN_TANH", False, True, H),
+        ("LSTM", False, False, H, False),
+        ("LSTM", True, True, 3, True),
+        ("GRU", True, False, H, False),
+        ("RNN_TANH", False, True, H, True),
     ],
 )
-def test_opcheck(mode, packed, reverse, R):
+def test_opcheck(mode, packed, reverse, R, episodes):
     torch.manual_seed(0)
     gates = _operators.CELLS[mode].G
     rows = torch.tensor([3, 2, 2, 1]) if packed else None
@@ -588,7 +779,8 @@ def test_opcheck(mode, packed, reverse, R):
         name: None if shape is None else torch.randn(shape, requires_grad=True)
         for name, shape in shapes.items()
     }
-    arguments = (mode, *given.values(), rows, 3, reverse, True)
+    resets = torch.rand(4, 3) < 0.5 if episodes else None
+    arguments = (mode, *given.values(), rows, resets, 3, reverse, True)
     torch.library.opcheck(_operators.recurrence, arguments)
     with torch.no_grad():
         y, _, _, tape = _operators.recurrence(*arguments)
@@ -607,6 +799,7 @@ def test_opcheck(mode, packed, reverse, R):
             w_hh,
             w_hr,
             rows,
+            resets,
             3,
             reverse,
             wanted,

@@ -12,7 +12,7 @@ from helpers import (
 )
 
 from fastlstm import LSTM
-from fastlstm.training import gradient_flow, truncated_bptt
+from fastlstm.training import SGD, Embedding, gradient_flow, truncated_bptt
 
 T, B, I, H = 12, 3, 4, 5
 STACKS = [("lstm", {}), ("lstm everything", {"num_layers": 2}), ("gru", {}), ("rnn", {})]
@@ -153,6 +153,46 @@ class TestTruncatedBPTT:
         with pytest.raises(ValueError, match=r"dy: expected \(4, 3, 5\), got \(12, 3, 5\)"):
             window.backward(np.zeros((T, B, H)))
 
+    @batch_first
+    @pytest.mark.parametrize(("k1", "k2"), [(4, 4), (3, 6), (5, 10)])
+    def test_a_function_gives_the_same_as_an_array(self, rng, batch_first, k1, k2):
+        layer = make("lstm", batch_first=batch_first)
+        x, lengths = random_input(rng, layer), np.array([T, 7, 0])
+
+        def take(start, stop):
+            return x[:, start:stop] if batch_first else x[start:stop]
+
+        ours = truncated_bptt(layer, take, k1, k2, lengths=lengths, steps=T)
+        for a, b in zip(ours, truncated_bptt(layer, x, k1, k2, lengths=lengths), strict=True):
+            assert (a.start, a.stop) == (b.start, b.stop)
+            assert_same_bits((a.y, a.state), (b.y, b.state))
+            dy = normal(rng, a.y.shape)
+            assert_same_bits(a.backward(dy), b.backward(dy))
+
+    def test_a_trained_input_is_made_anew_for_each_window(self, rng):
+        layer, embedding = make("lstm"), Embedding(6, I, dtype=np.float64, rng=0)
+        ids, seen = rng.integers(0, 6, (T, B)), []
+
+        def take(start, stop):
+            seen.append((start, stop, embedding.flat.sum()))
+            return embedding(ids[start:stop])
+
+        for window in truncated_bptt(layer, take, 4, 8, steps=T):
+            gradients = window.backward(np.ones_like(window.y))
+            steps = ids[window.stop - len(gradients.x) : window.stop]
+            SGD([embedding], lr=0.1).step([embedding.backward(steps, gradients.x)])
+        assert [(start, stop) for start, stop, _ in seen] == [(0, 4), (4, 8), (8, 12)]
+        assert len({total for *_, total in seen}) == 3
+
+    def test_a_function_is_checked(self):
+        layer = make("lstm")
+        with pytest.raises(TypeError, match="steps: expected an integer where x is a function"):
+            truncated_bptt(layer, lambda start, stop: None, 4)
+        with pytest.raises(TypeError, match="steps: expected None where x is an array, got 5"):
+            truncated_bptt(layer, np.zeros((T, B, I)), 4, steps=5)
+        with pytest.raises(ValueError, match=r"x: expected 4 steps from x\(0, 4\), got \(3,"):
+            next(truncated_bptt(layer, lambda start, stop: np.zeros((3, B, I)), 4, steps=T))
+
 
 class TestGradientFlow:
     @each_layer
@@ -196,10 +236,31 @@ class TestGradientFlow:
         assert flows[0] < 1e-3 * flows[1]
         assert flows[1] < 1e-3 * flows[2]
 
-    @pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}])
-    def test_wants_one_layer_and_one_direction(self, options):
-        with pytest.raises(ValueError, match="gradient_flow: expected one"):
-            gradient_flow(LSTM(I, H, **options), np.zeros((T, B, I), np.float32))
+    @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+    @pytest.mark.parametrize("top", [False, True])
+    def test_each_layer_of_a_stack_has_the_slope(self, rng, cell, top):
+        layer = make(cell, num_layers=2)
+        x, dh, t = normal(rng, (T, B, I)), normal(rng, (B, H)), T // 2
+        _, state = layer(x[:t])
+        parts = state if isinstance(state, tuple) else (state,)
+        flow = gradient_flow(layer, x, dh=dh)
+        names = [f"{part}_l{k}" for part in ("h", "c")[: len(parts)] for k in range(2)]
+        assert list(flow) == names
+        for part, array in zip("hc", parts, strict=False):
+            slopes = central_differences(
+                lambda: float((layer(x[t:], state)[0][-1] * dh).sum()), array
+            )
+            norms = np.linalg.norm(slopes[int(top)], axis=-1)
+            assert_close(flow[f"{part}_l{int(top)}"][t], norms, FINITE_DIFFERENCES)
+
+    def test_at_the_end_only_the_last_layer_has_a_gradient(self, rng):
+        flow = gradient_flow(make("lstm", num_layers=3), normal(rng, (T, B, I)))
+        assert_close(flow["h_l2"][T], np.full(B, np.sqrt(H)))
+        assert not any(flow[name][T].any() for name in flow if name != "h_l2")
+
+    def test_wants_one_direction(self):
+        with pytest.raises(ValueError, match="gradient_flow: expected one direction"):
+            gradient_flow(LSTM(I, H, bidirectional=True), np.zeros((T, B, I), np.float32))
 
     def test_checks_its_arguments(self):
         with pytest.raises(ValueError, match=r"dh: expected \(3, 5\), got \(5, 3\)"):

@@ -135,7 +135,7 @@ static inline const operand *rounded(
 {
     operand *to = scratch;
     (void)least;
-    for (ptrdiff_t r = 0; r < rows; r++)
+    for (ptrdiff_t r = 0; r < rows && K; r++)
         round_row(to + r * OPERANDS(K), a + r * *a_stride, K);
     *a_stride = OPERANDS(K);
     return to;
@@ -193,6 +193,9 @@ static inline void round_columns(
 #endif
             vec_store_n((real *)(to + m), bits_as_vec(group), n);
         }
+#ifdef READS_PAIRS_OF_ONE_ROW
+    memset(to, 0, M * sizeof *to); /* the other half of the last pair, where M is 1 */
+#endif
 }
 
 #endif

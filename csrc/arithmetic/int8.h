@@ -219,7 +219,7 @@ static inline const operand *rounded(
     void *scratch, const real *a, ptrdiff_t *a_stride, ptrdiff_t rows, ptrdiff_t K, real least)
 {
     operand *to = scratch;
-    for (ptrdiff_t r = 0; r < rows; r++)
+    for (ptrdiff_t r = 0; r < rows && K; r++)
         round_row(to + r * OPERANDS(K), a + r * *a_stride, K, least);
     *a_stride = OPERANDS(K);
     return to;

@@ -10,7 +10,7 @@
  *   WEIGHT_ROWS(K), OPERANDS(K)   rows of a panel, operands of a row, heads and padding counted; 0 for 0
  *   ENDS_IN_FLOAT         whether a product ends in  z = init + sums,  and does not begin with init
  *   dot(acc, a, w)        acc + a * w
- *   rounded(...)          the operands of rows; where none has to be rounded, the rows themselves
+ *   rounded(...)          the operands of rows, none where K is 0; where nothing is rounded, the rows themselves
  */
 #ifndef FASTLSTM_ARITHMETIC_H
 #define FASTLSTM_ARITHMETIC_H

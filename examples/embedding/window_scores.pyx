@@ -3,24 +3,16 @@
 
 from cython.parallel cimport parallel, prange
 from libc.math cimport NAN
-from libc.stdlib cimport free
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
-from posix.stdlib cimport posix_memalign
 
 import numpy as np
 
 from fastlstm cimport (
-    FASTLSTM_ALIGNMENT, FASTLSTM_LSTM, FASTLSTM_NO_MEMORY, FASTLSTM_OK, fastlstm_f32,
-    fastlstm_import, fastlstm_layer, fastlstm_plan, fastlstm_state)
+    FASTLSTM_ALIGNMENT, FASTLSTM_LSTM, FASTLSTM_NO_MEMORY, FASTLSTM_OK, aligned_alloc,
+    fastlstm_f32, fastlstm_import, fastlstm_layer, fastlstm_plan, fastlstm_state)
 
 fastlstm_import()
-
-
-cdef void *aligned(size_t size) noexcept nogil:
-    cdef void *memory
-    if posix_memalign(&memory, FASTLSTM_ALIGNMENT, size):
-        return NULL
-    return memory
 
 
 cdef float score(
@@ -48,9 +40,10 @@ cdef void score_all(
     cdef float *h = NULL
     cdef Py_ssize_t w
     with parallel(num_threads=threads):  # a state, a workspace and an h for each thread
-        state = <fastlstm_state *>aligned(fastlstm_f32.state_size(plan, 1))
-        workspace = aligned(fastlstm_f32.workspace_size(plan, T, 1))
-        h = <float *>aligned(H * sizeof(float))
+        state = <fastlstm_state *>aligned_alloc(
+            FASTLSTM_ALIGNMENT, fastlstm_f32.state_size(plan, 1))
+        workspace = aligned_alloc(FASTLSTM_ALIGNMENT, fastlstm_f32.workspace_size(plan, T, 1))
+        h = <float *>malloc(H * sizeof(float))
         if state != NULL:
             fastlstm_f32.init_state(plan, state, 1)
         for w in prange(windows, schedule="static"):

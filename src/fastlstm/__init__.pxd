@@ -5,6 +5,11 @@
 
 from libc.stddef cimport ptrdiff_t
 
+# For memory that must be aligned to FASTLSTM_ALIGNMENT: Cython's own libc has nothing for it. The
+# sizes that the API names are multiples of it, as C11 asks for.
+cdef extern from "<stdlib.h>" nogil:
+    void *aligned_alloc(size_t alignment, size_t size)
+
 cdef extern from "fastlstm.h":
     enum:
         FASTLSTM_API_VERSION
@@ -101,6 +106,11 @@ cdef extern from "fastlstm.h":
         int (*backward)(
             const fastlstm_tape *tape, const void *x, const fastlstm_gradients *gradients,
             void *workspace) noexcept nogil
+        void (*reset_rows)(
+            fastlstm_state *state, const unsigned char *resets) noexcept nogil
+        int (*forward_episodes)(
+            fastlstm_state *state, ptrdiff_t T, const void *x, const unsigned char *resets,
+            void *y, fastlstm_tape *tape, void *workspace) noexcept nogil
 
     const fastlstm_api *fastlstm_f32
     const fastlstm_api *fastlstm_f64

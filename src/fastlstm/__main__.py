@@ -14,7 +14,11 @@ from collections.abc import Sequence
 from fastlstm._commands.command import CommandError
 from fastlstm._version import __version__
 
-COMMANDS = {"bench": "fastlstm._commands.bench.bench", "demo": "fastlstm._commands.demo.demo"}
+COMMANDS = {
+    "bench": "fastlstm._commands.bench.bench",
+    "demo": "fastlstm._commands.demo.demo",
+    "export": "fastlstm._commands.export",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -80,6 +80,8 @@ class API(ctypes.Structure):
         ("tape_size", _function(c_size_t, c_void_p, c_ssize_t, c_ssize_t)),
         ("forward_tape", _function(c_int, c_void_p, c_ssize_t, *[c_void_p] * 4)),
         ("backward", _function(c_int, c_void_p, c_void_p, c_void_p, c_void_p)),
+        ("reset_rows", _function(None, c_void_p, c_void_p)),
+        ("forward_episodes", _function(c_int, c_void_p, c_ssize_t, *[c_void_p] * 5)),
     )
 
 
@@ -167,7 +169,7 @@ class Plan:
         for name in ("zoneout_h", "zoneout_c"):
             if isinstance(a.get(name), np.ndarray):
                 raise TypeError(f"{name}: expected a number, got an array")
-        for name in ("lengths", "dropout_h", "h_0", "c_0"):
+        for name in ("lengths", "resets", "dropout_h", "h_0", "c_0"):
             if a.get(name) is not None:
                 raise TypeError(f"{name}: not an option of a plan")
         layer = Layer(size=ctypes.sizeof(Layer), training=training, reverse=reverse)

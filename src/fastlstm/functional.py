@@ -4,6 +4,8 @@ Arguments are checked here (see `_args.arrays`), and only here. What a function 
 its docstring; the same in NumPy, line by line, in `fastlstm.reference`.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,14 @@ from fastlstm._args.results import (
     RNNGradients,
     RNNOutput,
 )
-from fastlstm._core.calls import CORES, Masks, make_weights, run_backward, run_forward
+from fastlstm._core.calls import (
+    CORES,
+    Masks,
+    make_weights,
+    restarts_of,
+    run_backward,
+    run_forward,
+)
 
 
 class Tape:
@@ -76,6 +85,7 @@ def _forward(cell: str, a: Any, reverse: bool, training: bool, **options: Any):
         final=(h_n, c_n),
         masks=None if all(mask is None for mask in masks) else masks,
         lengths=a.lengths,
+        restarts=restarts_of(a.resets, a.lengths, reverse),
         reverse=reverse,
         training=training,
     )
@@ -128,6 +138,7 @@ def lstm_forward(
     c_0: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     peephole: ArrayLike | None = None,
     w_proj: ArrayLike | None = None,
@@ -173,6 +184,10 @@ def lstm_forward(
         The state before the first step; zeros if not given.
     lengths : (B,) array of integers in [0, T], optional
         Where the sequences end, in any order; T if not given. The cost follows their sum.
+    resets : (T, B) array of bool, optional
+        Where it is true, a new episode begins with that step: no state passes from t - 1 to t, nor
+        from t to t - 1 if `reverse`, and no gradient. Instead it is zero there; so where
+        ``resets[0]`` is true, `h_0` and `c_0` are not used, unless `reverse`.
     reverse : bool
         Process each row from its own end to its start.
     peephole : (3, H) array, optional
@@ -250,6 +265,7 @@ def lstm_forward(
         h_0,
         c_0,
         lengths=lengths,
+        resets=resets,
         peephole=peephole,
         w_proj=w_proj,
         layer_norm=layer_norm,
@@ -336,6 +352,7 @@ def gru_forward(
     h_0: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     reset_after: bool = True,
     clip: float | None = None,
@@ -373,7 +390,7 @@ def gru_forward(
         ``linear_before_reset=1``) or on the state before it (Cho et al., ONNX's default).
     activations : tuple of two
         Those of the gates and of the candidate n, as in `lstm_forward`.
-    lengths, reverse, clip, zoneout_h, dropout_h, compute_dtype, training
+    lengths, resets, reverse, clip, zoneout_h, dropout_h, compute_dtype, training
         As in `lstm_forward`.
 
     Returns
@@ -411,6 +428,7 @@ def gru_forward(
         b,
         h_0,
         lengths=lengths,
+        resets=resets,
         reset_after=reset_after,
         clip=clip,
         zoneout_h=zoneout_h,
@@ -480,6 +498,7 @@ def rnn_forward(
     h_0: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     nonlinearity: ActivationLike = "tanh",
     clip: float | None = None,
@@ -507,7 +526,7 @@ def rnn_forward(
         The state before the first step; zeros if not given.
     nonlinearity : str or (name, alpha[, beta])
         One of the activations of `lstm_forward`.
-    lengths, reverse, clip, zoneout_h, dropout_h, compute_dtype, training
+    lengths, resets, reverse, clip, zoneout_h, dropout_h, compute_dtype, training
         As in `lstm_forward`.
 
     Returns
@@ -544,6 +563,7 @@ def rnn_forward(
         b,
         h_0,
         lengths=lengths,
+        resets=resets,
         nonlinearity=nonlinearity,
         clip=clip,
         zoneout_h=zoneout_h,

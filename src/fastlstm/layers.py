@@ -1,5 +1,7 @@
 """Layers that own their parameters: `LSTM`, `GRU`, `RNN`; what they share: `_layers`."""
 
+from __future__ import annotations  # so that help() shows names
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -36,6 +36,7 @@ class LSTMArguments(NamedTuple):
     h_0: NDArray | None
     c_0: NDArray | None
     lengths: NDArray[np.intp] | None
+    resets: NDArray[np.bool_] | None
     peephole: NDArray | None
     w_proj: NDArray | None
     layer_norm: NDArray | None
@@ -59,6 +60,7 @@ class GRUArguments(NamedTuple):
     b: NDArray | None
     h_0: NDArray | None
     lengths: NDArray[np.intp] | None
+    resets: NDArray[np.bool_] | None
     reset_after: bool
     clip: float | None
     zoneout_h: float | NDArray | None
@@ -76,6 +78,7 @@ class RNNArguments(NamedTuple):
     b: NDArray | None
     h_0: NDArray | None
     lengths: NDArray[np.intp] | None
+    resets: NDArray[np.bool_] | None
     nonlinearity: Activation
     clip: float | None
     zoneout_h: float | NDArray | None
@@ -97,9 +100,22 @@ def check_computes_in(name: str, value: Any, dtype: np.dtype) -> None:
         raise TypeError(f"{name}: expected None with {dtype}, got {value!r}")
 
 
+def _as_array(name: str, value: ArrayLike) -> NDArray:
+    """Return what NumPy makes of `value`; what others say where it fails says not of which."""
+    if getattr(value, "requires_grad", False):
+        raise TypeError(
+            f"{name}: expected no requires_grad, since PyTorch's gradients do not pass through "
+            f"here: use fastlstm.torch, or {name}.detach()"
+        )
+    try:
+        return np.asarray(value)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise type(error)(f"{name}: expected an array of numbers: {error}") from error
+
+
 def check_real(name: str, value: ArrayLike) -> NDArray:
     """Return `value` as a native float32 or float64 array."""
-    array = np.asarray(value)
+    array = value if type(value) is np.ndarray else _as_array(name, value)
     if array.dtype not in REAL_DTYPES:
         native = array.dtype.newbyteorder("=")
         if native not in REAL_DTYPES:
@@ -140,8 +156,17 @@ def check_sequence(name: str, value: ArrayLike) -> NDArray:
     """Return `value` as a native real array of three dimensions (T, B, I)."""
     array = check_real(name, value)
     if array.ndim != 3:
-        raise ValueError(f"{name}: expected 3 dimensions (T, B, I), got shape {array.shape}")
+        raise ValueError(
+            f"{name}: expected 3 dimensions (T, B, I), got shape {array.shape}"
+            f"{hint_of_one_sequence(name, array)}"
+        )
     return array
+
+
+def hint_of_one_sequence(name: str, array: NDArray, batch_first: bool = False) -> str:
+    """Return how to make one sequence (T, I) a batch, to stand at the end of a message."""
+    axes = "" if batch_first else ":, "
+    return f"; for one sequence take {name}[{axes}np.newaxis]" if array.ndim == 2 else ""
 
 
 def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp] | None:
@@ -156,6 +181,16 @@ def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp]
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths: expected values in [0, {T}], got {array.min()}..{array.max()}")
     return array.astype(np.intp, copy=False)
+
+
+def check_resets(resets: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return a copy of `resets`, which nobody else can change, as bool of exactly this shape."""
+    array = np.array(resets)
+    if array.dtype != np.bool_:
+        raise TypeError(f"resets: expected bool, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"resets: expected {shape}, got {array.shape}")
+    return array
 
 
 def check_zoneout(
@@ -192,7 +227,8 @@ def check_projection(w_proj: ArrayLike, H: int, dtype: np.dtype) -> NDArray:
 def _check(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """Check the arguments of a cell's function against each other; return them by name."""
     cell, take = find_cell(kind, given), given.pop
-    w_ih, w_hh, lengths, training = take("w_ih"), take("w_hh"), take("lengths"), take("training")
+    w_ih, w_hh, training = take("w_ih"), take("w_hh"), take("training")
+    lengths, resets = take("lengths"), take("resets")
     x = check_sequence("x", take("x"))
     T, B, I = x.shape
     dtype = x.dtype
@@ -212,6 +248,7 @@ def _check(kind: str, given: dict[str, Any]) -> dict[str, Any]:
         "w_ih": check_array("w_ih", w_ih, shapes["w_ih"], dtype),
         "w_hh": check_array("w_hh", w_hh, shapes["w_hh"], dtype),
         "lengths": check_lengths(lengths, T, B),
+        "resets": None if resets is None else check_resets(resets, (T, B)),
     }
     for name, value in given.items():
         if name in OPTIONS:
@@ -235,6 +272,7 @@ def check_lstm(
     c_0=None,
     *,
     lengths=None,
+    resets=None,
     peephole=None,
     w_proj=None,
     layer_norm=None,
@@ -261,6 +299,7 @@ def check_gru(
     h_0=None,
     *,
     lengths=None,
+    resets=None,
     reset_after=True,
     clip=None,
     zoneout_h=None,
@@ -281,6 +320,7 @@ def check_rnn(
     h_0=None,
     *,
     lengths=None,
+    resets=None,
     nonlinearity=RNN.activations[0],
     clip=None,
     zoneout_h=None,

@@ -56,6 +56,22 @@ def _zoneout(value: float | NDArray | None, turned: bool) -> float | NDArray | N
     return value[::-1] if turned else value
 
 
+def restarts_of(
+    resets: NDArray[np.bool_] | None, lengths: NDArray | None, reverse: bool
+) -> NDArray[np.bool_] | None:
+    """Return before which steps (T, B) one direction, in its own order, starts from zero.
+
+    Between t - 1 and t it is before t in the order of time, and before t - 1 in the other.
+    """
+    if resets is None or not reverse:
+        return resets
+    restarts = np.zeros_like(resets)
+    restarts[:-1] = resets[1:]
+    if lengths is not None:  # what follows a row's last step is no part of it
+        restarts &= np.arange(1, len(resets) + 1)[:, np.newaxis] < lengths
+    return restarts
+
+
 def make_weights(
     core: Any,
     cell: str,
@@ -80,11 +96,19 @@ def make_weights(
     )
 
 
+def restarts_in_order(restarts: NDArray[np.bool_] | None, turned: bool) -> NDArray | None:
+    """Return the same as bytes, which the core reads, in the order of its x."""
+    if restarts is None:
+        return None
+    flags = restarts.view(np.uint8)
+    return flags[::-1] if turned else flags
+
+
 def _readable(state: State) -> State:
     return readable_or_none(state[0]), readable_or_none(state[1])
 
 
-def run_forward(
+def forward_call(
     core: Any,
     weights: Any,
     x: NDArray,
@@ -94,13 +118,16 @@ def run_forward(
     final: State,
     masks: Masks | None = None,
     lengths: NDArray | None = None,
+    restarts: NDArray[np.bool_] | None = None,
     reverse: bool = False,
     training: bool = False,
     concatenated: bool = False,
 ) -> Any:
-    """Run one direction: fill y and the final state; return the tape for `run_backward`, or None.
+    """Return the call of one direction that will fill y and the final state, see `run_forward`.
 
+    Its ``tape`` is what `backward_call` wants, or None.
     If `concatenated`, x and y are (1, sum of lengths, I or R), step after step, and lengths fall.
+    `restarts` is that of `restarts_of`.
     """
     turned = reverse and lengths is None
     x = readable(x)
@@ -108,7 +135,7 @@ def run_forward(
         x, y = x[::-1], y[::-1]
     if lengths is not None and not concatenated:
         y[...] = 0
-    return core.forward(
+    return core.ForwardCall(
         weights,
         x,
         y,
@@ -116,13 +143,21 @@ def run_forward(
         final=final,
         masks=None if masks is None else masks.readable(turned),
         lengths=lengths,
+        resets=restarts_in_order(restarts, turned),
         reverse=reverse,
         training=training,
         concatenated=concatenated,
     )
 
 
-def run_backward(
+def run_forward(core: Any, *arguments: Any, **options: Any) -> Any:
+    """Run the one call that `forward_call` returns of these arguments; return its tape."""
+    call = forward_call(core, *arguments, **options)
+    core.run_forward([call])
+    return call.tape
+
+
+def backward_call(
     core: Any,
     tape: Any,
     *,
@@ -133,8 +168,8 @@ def run_backward(
     dx: NDArray | None,
     dinitial: State,
     gradients: Mapping[str, NDArray | None],
-) -> None:
-    """Run one direction backward: fill dx and the gradient of the initial state.
+) -> Any:
+    """Return the call of one direction that will fill dx and the gradient of the initial state.
 
     The gradients of the parameters, under the names of the array API, are added to.
     """
@@ -142,4 +177,11 @@ def run_backward(
     if reverse and not ragged:
         dx = None if dx is None else dx[::-1]
         dy = None if dy is None else dy[::-1]
-    core.backward(tape, dy=dy, dfinal=_readable(dfinal), dx=dx, dinitial=dinitial, **gradients)
+    return core.BackwardCall(
+        tape, dy=dy, dfinal=_readable(dfinal), dx=dx, dinitial=dinitial, **gradients
+    )
+
+
+def run_backward(core: Any, tape: Any, **arguments: Any) -> None:
+    """Run the one call that `backward_call` returns of these arguments."""
+    core.run_backward([backward_call(core, tape, **arguments)])

@@ -41,6 +41,7 @@ class Checkpoints:
     weights: Any
     x: NDArray
     lengths: NDArray | None
+    restarts: NDArray[np.bool_] | None
     reverse: bool
     segment: int
     masks: Masks | None
@@ -75,6 +76,7 @@ class Checkpoints:
             final=final,
             masks=masks,
             lengths=lengths,
+            restarts=None if self.restarts is None else self.restarts[steps],
             reverse=self.reverse,
             training=taped,
         )

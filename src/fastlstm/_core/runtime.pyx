@@ -28,8 +28,9 @@ cdef extern from "memory.h":
     void memory_free(void *memory) noexcept nogil
 
 cdef extern from "team.h":
-    void team_run(team_body body, void *job, int threads) noexcept nogil
-    void team_barrier(int threads) noexcept nogil
+    void team_run_lines(const team_lines *work, int threads, long long until) noexcept nogil
+    void team_run_phases(const team_phases *work, int threads) noexcept nogil
+    long long team_now() noexcept nogil
     int fastlstm_get_num_threads() noexcept nogil
     void fastlstm_set_num_threads(int threads) noexcept nogil
     int TEAM_MOST_THREADS
@@ -65,6 +66,12 @@ cdef const void *kernels_in(str compute_dtype) except NULL:
             isas = [isa for isa in isas if isa != "avx512bf16"]
         set_isa(next(isa for isa in isas if isa in available), compute_dtype)
     return PyCapsule_GetPointer(_reduced[compute_dtype][1], "fastlstm.kernels")
+
+
+cdef const void *kernels_named(isa, bint double_precision) except NULL:
+    """Those of an instruction set that this build has and the CPU can run."""
+    module = importlib.import_module(_kernel_modules(isa)[double_precision])
+    return PyCapsule_GetPointer(module.kernels, "fastlstm.kernels")
 
 
 cdef void *blas_of(bint double_precision) noexcept nogil:
@@ -166,7 +173,7 @@ def set_num_threads(n):
     TypeError
         If `n` is not an integer.
     ValueError
-        If `n` is less than 1.
+        If `n` is less than 1, or more than the 256 that there may be.
 
     Examples
     --------
@@ -181,13 +188,15 @@ def set_num_threads(n):
         raise TypeError(f"n: expected an integer, got {type(n).__name__}")
     if n < 1:
         raise ValueError(f"n: expected at least 1, got {n}")
-    fastlstm_set_num_threads(min(n, TEAM_MOST_THREADS))
+    if n > TEAM_MOST_THREADS:
+        raise ValueError(f"n: expected at most {TEAM_MOST_THREADS}, got {n}")
+    fastlstm_set_num_threads(n)
 
 
 def begin_threads(n, source):
     """Set the default number of threads and keep where it comes from, for `show_config`."""
     global _threads_at_first
-    set_num_threads(n)
+    set_num_threads(min(n, TEAM_MOST_THREADS))  # a machine may have more CPUs
     _threads_at_first = get_num_threads(), source
 
 
@@ -222,12 +231,16 @@ def show_config():
         print(f"threads: {get_num_threads()} (set; at first {threads}: {source})")
 
 
-cdef void run_team(team_body body, void *job, int threads) noexcept nogil:
-    team_run(body, job, threads)
+cdef void run_lines(const team_lines *work, int threads, long long until) noexcept nogil:
+    team_run_lines(work, threads, until)
 
 
-cdef void barrier(int threads) noexcept nogil:
-    team_barrier(threads)
+cdef void run_phases(const team_phases *work, int threads) noexcept nogil:
+    team_run_phases(work, threads)
+
+
+cdef long long now() noexcept nogil:
+    return team_now()
 
 
 cdef int threads_for(double operations) noexcept nogil:

@@ -5,9 +5,9 @@
 #    sorted by falling length, so that they are always the first ones and cost follows sum(lengths).
 # b) Time is cut into chunks that fit into the cache. Per chunk the input product is one large
 #    product; backward, dz of a chunk is spent on dx, dW_ih and dW_hh while it is warm.
-# c) Threads run the same function on their share: every n-th row, through all steps without
-#    waiting; or, where there are few rows, some hidden units of all rows, with a barrier per step.
-#    Only the weight gradients, which sum over all rows, need a barrier per chunk.
+# c) Threads claim tasks, see csrc/team.h. A task is a chunk of steps of a layer and direction, of
+#    every n-th row; so layers of a stack, directions and rows run at once, and nobody waits at each
+#    step. Only a single layer of few rows has threads share the hidden units of each step.
 # d) A row's bits depend on nothing but the row, see csrc/tile.h.
 # e) Arguments have been checked, with messages for people, in Python. Here shapes and layouts are
 #    compared once more before a pointer is taken (time/shapes.pxi), so that no call of the core,
@@ -19,22 +19,26 @@
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY
-from libc.stdint cimport PTRDIFF_MAX
+from libc.stdint cimport INT64_MAX, PTRDIFF_MAX
 from libc.string cimport memcpy, memset
 
 from fastlstm._core.runtime cimport (
-    NO_SIZE, Buffer, barrier, blas_of, free_block, kernels_in, kernels_of, new_block, run_team,
-    size_padded, size_plus, size_times, threads_for)
+    NO_SIZE, TEAM_MOST_LINES, Buffer, blas_of, free_block, kernels_in, kernels_named, kernels_of,
+    new_block, now, run_lines, run_phases, size_padded, size_plus, size_times, team_lines,
+    team_phases, threads_for)
 
 include "../_kernels/_table.pxi"
 
 cdef enum:
     CHUNK_BYTES = 256 << 10  # of gates; a part of any L2
-    UNINTERRUPTED = 1 << 30  # multiply-adds between looks for Ctrl-C, some 20 ms on one core
-    STEP_OVERHEAD = 15_000   # multiply-adds that a step's time would do beside those it does,
-    ROW_OVERHEAD = 1_500     # and those of a row of it
+    UNINTERRUPTED = 20_000_000  # ns between looks for Ctrl-C
 
 cdef size_t MOST_ROWS = 1 << 40  # steps times rows: their number times a small one is in range
+
+
+cdef extern from "team.h":
+    ptrdiff_t team_load(const ptrdiff_t *value) noexcept nogil
+    void team_store(ptrdiff_t *value, ptrdiff_t to) noexcept nogil
 
 
 cdef const kernel_table *kernels() noexcept nogil:
@@ -59,8 +63,12 @@ include "time/masks.pxi"
 include "time/forward.pxi"
 include "time/tape.pxi"
 include "time/backward.pxi"
+include "time/resets.pxi"
 include "time/weight_gradients.pxi"
-include "time/calls.pxi"
+include "time/backward_lines.pxi"
+include "time/gang.pxi"
+include "time/forward_call.pxi"
+include "time/backward_call.pxi"
 include "step/state.pxi"
 include "step/stream.pxi"
 include "step/plan.pxi"

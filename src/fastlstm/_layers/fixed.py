@@ -46,6 +46,14 @@ class Fixed:
         for name, value in attributes.items():
             object.__setattr__(self, name, value)
 
+    def _views(self, flat: NDArray) -> dict[str, NDArray]:
+        """Name the parts of a flat buffer."""
+        raise NotImplementedError
+
+    def _own(self, flat: NDArray) -> None:
+        """Make `flat` the parameters: of the right length and type, contiguous and aligned."""
+        self._fix({"flat": flat, "params": Params(self._views(flat))})
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self._fixed:
             super().__setattr__(name, value)

@@ -13,6 +13,8 @@ e) The core trusts what it is given. So sizes, options and `params` are read-onl
    and the like, on which no memory depends, may be set, and are checked again.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -29,6 +31,8 @@ from fastlstm._args.arrays import (
     check_optional,
     check_real,
     check_real_dtype,
+    check_resets,
+    hint_of_one_sequence,
 )
 from fastlstm._args.cells import PARAMETERS, PLAIN, Cell, find_cell
 from fastlstm._args.numbers import (
@@ -42,13 +46,14 @@ from fastlstm._args.numbers import (
 from fastlstm._core.calls import (
     CORES,
     Masks,
+    backward_call,
+    forward_call,
     make_weights,
-    run_backward,
-    run_forward,
+    restarts_of,
     state_at,
 )
 from fastlstm._core.checkpoints import Checkpoints, segment_length
-from fastlstm._layers.fixed import FLAT, Fixed, Params, check_flat
+from fastlstm._layers.fixed import FLAT, Fixed, check_flat
 from fastlstm._layers.stream import STREAMS
 
 LayerState = Any  # (h, c) or h, of shape (num_layers * num_directions, B, R or H)
@@ -108,7 +113,7 @@ class Gradients(NamedTuple):
 class Tape(NamedTuple):
     """What a layer's backward call needs of its forward call."""
 
-    layer: "Recurrent"
+    layer: Recurrent
     directions: list[list[Any]]
     masks: list[NDArray | None]
     shape: tuple[int, int]
@@ -236,13 +241,12 @@ class Recurrent(Fixed):
         return {name: flat[part].reshape(shape) for name, part, shape in self._layout}
 
     def _own(self, flat: NDArray) -> None:
-        """Make `flat` the parameters: of the right length and type, contiguous and aligned."""
         self._layout: list[tuple[str, slice, tuple[int, ...]]] = []
         start = 0
         for name, shape in self._shapes().items():
             self._layout.append((name, slice(start, start + math.prod(shape)), shape))
             start += math.prod(shape)
-        self._fix({"flat": flat, "params": Params(self._views(flat))})
+        super()._own(flat)
         # others than those of params, whose shape anybody may set
         self._weights = self._views(flat)
         # per layer and direction: the names of its parameters by the argument that each one is,
@@ -322,10 +326,21 @@ class Recurrent(Fixed):
         x = check_real("x", x)
         order = "(B, T, {})" if self.batch_first else "(T, B, {})"
         if x.ndim != 3 or x.shape[2] != self.input_size:
-            raise ValueError(f"x: expected {order.format(self.input_size)}, got {x.shape}")
+            hint = hint_of_one_sequence("x", x, self.batch_first)
+            raise ValueError(f"x: expected {order.format(self.input_size)}, got {x.shape}{hint}")
         if x.dtype != self.dtype:
-            raise TypeError(f"x: expected {self.dtype}, the dtype of the layer, got {x.dtype}")
+            raise TypeError(
+                f"x: expected {self.dtype}, the dtype of the layer, got {x.dtype}: take "
+                f"np.asarray(x, np.{self.dtype}), or a layer with dtype=np.{x.dtype}"
+            )
         return x.transpose(1, 0, 2) if self.batch_first else x
+
+    def _check_resets(self, resets: ArrayLike | None, T: int, B: int) -> NDArray[np.bool_] | None:
+        """Return a copy of `resets` as (T, B)."""
+        if resets is None:
+            return None
+        array = check_resets(resets, (B, T) if self.batch_first else (T, B))
+        return array.T if self.batch_first else array
 
     def _state_shapes(self, B: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of h and, if there is one, of c."""
@@ -398,6 +413,7 @@ class Recurrent(Fixed):
         x: ArrayLike,
         state: LayerState,
         lengths: ArrayLike | None,
+        resets: ArrayLike | None = None,
         *,
         training: bool = False,
         taped: bool = False,
@@ -408,15 +424,18 @@ class Recurrent(Fixed):
         T, B, _ = inputs.shape
         h_0, c_0 = self._check_state("state", state, B)
         lengths = check_lengths(lengths, T, B)
+        episodes = self._check_resets(resets, T, B)
         segment = segment_length(checkpoint, T)
         R, D, L = self.output_size, self.num_directions, self.num_layers
         h_n, c_n = self._empty_state(B)
         tapes: list[list[Any]] = []
+        calls: list[Any] = []  # to be run at once: layers above each other, or the two directions
         input_masks: list[NDArray | None] = []
         for layer in range(L):
             mask = self._input_mask(layer, T, B) if training else None
             input_masks.append(mask)
             if mask is not None:
+                self._run_calls(self._core.run_forward, calls)
                 inputs = inputs * mask
             if self.batch_first and layer == L - 1:
                 y = np.empty((B, T, D * R), self.dtype).transpose(1, 0, 2)
@@ -428,29 +447,36 @@ class Recurrent(Fixed):
                 weights = self._pack(layer, direction, taped)
                 part = y if D == 1 else y[:, :, direction * R : (direction + 1) * R]
                 reverse, masks = self._starts_at_end(direction), self._masks(T, B, training)
+                restarts = restarts_of(episodes, lengths, reverse)
                 states: dict[str, Any] = {
                     "initial": state_at(h_0, c_0, i),
                     "final": state_at(h_n, c_n, i),
                 }
                 if taped and segment:
                     tape = Checkpoints(
-                        self._core, weights, inputs, lengths, reverse, segment, masks
+                        self._core, weights, inputs, lengths, restarts, reverse, segment, masks
                     )
                     tape.forward(part, **states)
                 else:
-                    tape = run_forward(
+                    call = forward_call(
                         self._core,
                         weights,
                         inputs,
                         part,
                         masks=masks,
                         lengths=lengths,
+                        restarts=restarts,
                         reverse=reverse,
                         training=taped,
                         **states,
                     )
+                    calls.append(call)
+                    tape = call.tape
                 tapes[layer].append(tape)
+            if D == 2:
+                self._run_calls(self._core.run_forward, calls)
             inputs = y
+        self._run_calls(self._core.run_forward, calls)
         if self.batch_first:
             y = y.transpose(1, 0, 2)
         final = h_n if c_n is None else (h_n, c_n)
@@ -458,8 +484,19 @@ class Recurrent(Fixed):
             return y, final, None
         return y, final, Tape(self, tapes, input_masks, (T, B), lengths is not None)
 
+    def _run_calls(self, run: Callable[..., None], calls: list[Any]) -> None:
+        """Run the calls that have come together, and begin anew."""
+        if calls:
+            run(calls, chained=self.num_directions == 1)
+            calls.clear()
+
     def __call__(
-        self, x: ArrayLike, state: LayerState = None, *, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        state: LayerState = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
     ) -> tuple[NDArray, Any]:
         """Run the layers for inference.
 
@@ -472,6 +509,10 @@ class Recurrent(Fixed):
             shape (num_layers * num_directions, B, R or H).
         lengths : (B,) integers in [0, T], optional
             Where the sequences end, in any order.
+        resets : (T, B) array of bool, or (B, T) if batch_first, optional
+            Where it is true, a new episode begins with that step: as if the sequence were cut there
+            and its pieces were sequences that start from zero. No state passes, in neither
+            direction, and no gradient.
 
         Returns
         -------
@@ -484,8 +525,21 @@ class Recurrent(Fixed):
         ------
         ValueError, TypeError
             If an argument does not fit; the message names it.
+
+        Examples
+        --------
+        An episode that begins with step 4 knows nothing of what was before:
+
+        >>> import numpy as np
+        >>> import fastlstm
+        >>> lstm = fastlstm.LSTM(3, 8, bidirectional=True, rng=0)
+        >>> x = np.random.default_rng(0).standard_normal((10, 1, 3), np.float32)
+        >>> resets = np.arange(10)[:, None] == 4
+        >>> y, _ = lstm(x, resets=resets)
+        >>> bool((y[:4] == lstm(x[:4])[0]).all() and (y[4:] == lstm(x[4:])[0]).all())
+        True
         """
-        y, final, _ = self._run(x, state, lengths)
+        y, final, _ = self._run(x, state, lengths, resets)
         return y, final
 
     def forward(
@@ -494,6 +548,7 @@ class Recurrent(Fixed):
         state: LayerState = None,
         *,
         lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         checkpoint: bool | int = False,
     ) -> tuple[NDArray, Any, Tape]:
         """Run the layers for training: with dropout and zoneout, and keeping what `backward` needs.
@@ -502,7 +557,7 @@ class Recurrent(Fixed):
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, resets
             As of a call.
         checkpoint : bool or int
             Keep only the states between segments of this many steps (True: the square root of
@@ -517,7 +572,7 @@ class Recurrent(Fixed):
             For `backward`, any number of times; its ``nbytes`` says what it holds.
         """
         y, final, tape = self._run(
-            x, state, lengths, training=True, taped=True, checkpoint=checkpoint
+            x, state, lengths, resets, training=True, taped=True, checkpoint=checkpoint
         )
         assert tape is not None
         return y, final, tape
@@ -566,6 +621,7 @@ class Recurrent(Fixed):
         params = self._views(flat)
         dh_0, dc_0 = self._empty_state(B)
         dx: NDArray | None = None
+        calls: list[Any] = []  # as in `_run`
         for layer in reversed(range(L)):
             parts: list[NDArray | None] = []
             for direction, names in enumerate(self._names[layer]):
@@ -586,16 +642,20 @@ class Recurrent(Fixed):
                     core_tape.backward(**wanted)
                 else:
                     reverse = self._starts_at_end(direction)
-                    run_backward(
+                    call = backward_call(
                         self._core, core_tape, ragged=tape.ragged, reverse=reverse, **wanted
                     )
+                    calls.append(call)
+            mask = tape.masks[layer]
+            if D == 2 or mask is not None:
+                self._run_calls(self._core.run_backward, calls)
             dx, other = (*parts, None)[:2]
             if dx is None:
                 break
             if other is not None:
                 dx += other
-            mask = tape.masks[layer]
             dout = dx = dx if mask is None else dx * mask
+        self._run_calls(self._core.run_backward, calls)
         if dx is not None and self.batch_first:
             dx = dx.transpose(1, 0, 2)
         dstate_0 = dh_0 if dc_0 is None else (dh_0, dc_0)
@@ -627,13 +687,18 @@ class Recurrent(Fixed):
         return STREAMS[self.dtype](self, check_size("batch_size", batch_size))
 
     def trace(
-        self, x: ArrayLike, state: LayerState = None, *, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        state: LayerState = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
     ) -> dict[str, dict[str, NDArray]]:
         """Run the layers as a call does, and return all that is inside.
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, resets
             As of a call.
 
         Returns
@@ -654,7 +719,7 @@ class Recurrent(Fixed):
         >>> sorted(trace["l0"]), trace["l0"]["f"].shape
         (['c', 'f', 'g', 'h', 'i', 'o'], (10, 2, 8))
         """
-        _, _, tape = self._run(x, state, lengths, taped=True)
+        _, _, tape = self._run(x, state, lengths, resets, taped=True)
         assert tape is not None
         T, B = tape.shape
         traces = {}

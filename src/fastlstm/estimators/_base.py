@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
 from sklearn.utils import check_random_state, check_scalar  # type: ignore[import-untyped]
 
-from fastlstm._args.numbers import check_size
-from fastlstm.estimators._network import Data, Loss, Network, train, train_epoch
+from fastlstm._args.numbers import check_not_negative, check_size
+from fastlstm.estimators._network import Callback, Data, Loss, Network, train, train_epoch
 from fastlstm.training import AdamW
+
+SCHEDULES = ("cosine", "constant")
 
 PARAMETERS = """hidden_size : int
         Hidden units per layer and direction.
@@ -26,8 +28,11 @@ PARAMETERS = """hidden_size : int
         Epochs (passes over the data), at most.
     batch_size : int
         Sequences per step of the optimiser.
-    learning_rate : float
-        Of AdamW, at the start; in `fit` it falls along half a cosine to 0 at `max_iter`.
+    learning_rate : {"cosine", "constant"} or float
+        How AdamW's rate goes in `fit`: along half a cosine from `learning_rate_init` to 0 at
+        `max_iter`, or not at all. A number is short for a cosine from there.
+    learning_rate_init : float
+        The rate at the start, unless `learning_rate` is a number.
     weight_decay : float
         Of AdamW.
     max_grad_norm : float or None
@@ -47,7 +52,11 @@ PARAMETERS = """hidden_size : int
     random_state : int, numpy.random.RandomState or None
         For the initial parameters, dropout, the order of the data and what is held out.
     verbose : bool
-        Show a progress bar (needs tqdm)."""
+        Show a progress bar (needs tqdm).
+    callback : callable, optional
+        Called in `fit` after each epoch with a named tuple of `member`, `epoch`, `loss`,
+        `validation_loss` (None if nothing is held out) and `learning_rate`. Training ends if it
+        returns True."""
 
 HISTORY = """n_iter_ : int
         Epochs made.
@@ -77,7 +86,8 @@ class Recurrent(BaseEstimator):
         dropout: float = 0.0,
         max_iter: int = 100,
         batch_size: int = 32,
-        learning_rate: float = 5e-3,
+        learning_rate: str | float = "cosine",
+        learning_rate_init: float = 5e-3,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = 1.0,
         early_stopping: bool = False,
@@ -87,6 +97,7 @@ class Recurrent(BaseEstimator):
         compute_dtype: str | None = None,
         random_state: Any = None,
         verbose: bool = False,
+        callback: Callback | None = None,
     ) -> None:
         self.hidden_size = hidden_size
         self.cell = cell
@@ -96,6 +107,7 @@ class Recurrent(BaseEstimator):
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
         self.weight_decay = weight_decay
         self.max_grad_norm = max_grad_norm
         self.early_stopping = early_stopping
@@ -105,6 +117,7 @@ class Recurrent(BaseEstimator):
         self.compute_dtype = compute_dtype
         self.random_state = random_state
         self.verbose = verbose
+        self.callback = callback
 
     def _check_settings(self) -> None:
         """Check what neither the layers nor the optimiser check."""
@@ -120,35 +133,63 @@ class Recurrent(BaseEstimator):
             max_val=1,
             include_boundaries="neither",
         )
+        if self.callback is not None and not callable(self.callback):
+            raise TypeError(f"callback: expected a callable, got {type(self.callback).__name__}")
+        self._peak()
+
+    def _peak(self) -> float:
+        """Return the learning rate at the start."""
+        rate = self.learning_rate
+        if isinstance(rate, str):
+            if rate not in SCHEDULES:
+                raise ValueError(
+                    f"learning_rate: expected {' or '.join(map(repr, SCHEDULES))} or a number, "
+                    f"got {rate!r}"
+                )
+            return check_not_negative("learning_rate_init", self.learning_rate_init)
+        return check_not_negative("learning_rate", rate)
 
     def _new_rng(self) -> np.random.Generator:
         """Return the generator of this fit; `random_state` is scikit-learn's older kind."""
         seed = check_random_state(self.random_state).randint(2**32, dtype=np.uint32)
         return np.random.default_rng(seed)
 
-    def _start(self, input_size: int, output_size: int, steps: int = 0) -> None:
-        """Make the network and its optimiser."""
-        self._network = Network(
+    def _new_network(
+        self, input_size: int, output_size: int, steps: int, rng: np.random.Generator
+    ) -> tuple[Network, AdamW]:
+        """Return a network and its optimiser."""
+        network = Network(
             self.cell,
             input_size,
             output_size,
             steps=steps,
             dropout=self.dropout,
-            rng=self._rng,
+            rng=rng,
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             bidirectional=self.bidirectional,
             compute_dtype=self.compute_dtype,
         )
-        self._optimizer = AdamW(
-            self._network.modules, lr=self.learning_rate, weight_decay=self.weight_decay
-        )
+        return network, AdamW(network.modules, lr=self._peak(), weight_decay=self.weight_decay)
+
+    def _start(self, input_size: int, output_size: int) -> None:
+        """Make the network and its optimiser."""
+        self._network, self._optimizer = self._new_network(input_size, output_size, 0, self._rng)
         self.n_iter_ = 0
         self.loss_curve_: list[float] = []
         self.validation_loss_curve_: list[float] = []
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_network")
+
+    def _training_options(self) -> dict[str, Any]:
+        return {
+            "epochs": self.max_iter,
+            "patience": self.patience,
+            "verbose": self.verbose,
+            "cosine": self.learning_rate != "constant",
+            "callback": self.callback,
+        }
 
     def _epoch_options(self) -> dict[str, Any]:
         return {
@@ -164,10 +205,8 @@ class Recurrent(BaseEstimator):
             self._optimizer,
             data,
             loss,
-            epochs=self.max_iter,
             validation=validation,
-            patience=self.patience,
-            verbose=self.verbose,
+            **self._training_options(),
             **self._epoch_options(),
         )
         self.n_iter_ = len(self.loss_curve_)

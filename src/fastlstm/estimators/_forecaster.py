@@ -1,28 +1,33 @@
 """`LSTMForecaster`: the next steps of a series, all at once.
 
 Decisions:
-a) One pass over a window of `context` steps and the `horizon` steps that follow. In the second
-   part the targets are hidden, and what the network puts out there is the forecast: nothing is
-   fed back. What is known of the future (exogenous columns) is simply shown at its own step.
-b) A step shows, of each target, its deviation from the level (the mean of the targets of this
-   window's context), so that a trend does not leave the range that was learnt; whether it is
-   known; and the exogenous columns.
-c) A gap in the targets (NaN) is shown as "not known" and left out of the loss.
-d) Windows are gathered from the series when needed: memory does not grow with their number.
+a) A forecast is that of a baseline (`_baseline`) plus what an ensemble of networks (`_ensemble`)
+   has learnt that the baseline misses, as far as this was of use on parts of the past that they
+   had not learnt from. Where a series is too short for a network the baseline stands alone.
+b) A network passes once over a window (`_windows`); nothing is fed back. What is known of the
+   future (exogenous columns) is simply shown at its own step.
+c) A panel is many series: each has its own baselines and units, all share the networks.
 """
 
+import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import clone  # type: ignore[import-untyped]
 from sklearn.utils import check_array, check_consistent_length  # type: ignore[import-untyped]
 from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[import-untyped]
 
 from fastlstm._args.numbers import check_size
-from fastlstm.estimators._base import Columns, Recurrent, documented
-from fastlstm.estimators._network import Batch, predict
-from fastlstm.training import mse_loss
+from fastlstm.estimators._base import Callback, Columns, Recurrent, documented
+from fastlstm.estimators._ensemble import Ensemble, KnownLoss
+from fastlstm.estimators._frames import Labels, is_frame
+from fastlstm.estimators._windows import Scale, Series, Windows
+
+WINDOWS_PER_EPOCH = 500  # about, if there is no `stride`
+WINDOWS_PER_MEMBER = 6  # with fewer there is no network
+LONGEST_CONTEXT = 120  # by default
 
 
 class Backtest(NamedTuple):
@@ -33,68 +38,45 @@ class Backtest(NamedTuple):
     origins : (n,) array of int
         The first row of each forecast.
     forecasts, actual : (n, horizon) or (n, horizon, K) arrays
+    quantiles : (n, horizon, Q) or (n, horizon, K, Q) array, or None
+        The forecasts of each quantile, if the estimator has `quantiles`.
     """
 
     origins: NDArray[np.intp]
     forecasts: NDArray[np.float64]
     actual: NDArray[np.float64]
+    quantiles: NDArray[np.float64] | None = None
 
     @property
-    def mae(self) -> float:
-        """Mean absolute error; gaps do not count."""
-        return float(np.nanmean(np.abs(self.forecasts - self.actual)))
+    def mae(self) -> Any:
+        """Mean absolute error; of several targets one for each, (K,). Gaps do not count."""
+        return _per_column(np.abs(self.forecasts - self.actual))
 
     @property
-    def rmse(self) -> float:
-        """Root of the mean squared error; gaps do not count."""
-        return float(np.sqrt(np.nanmean(np.square(self.forecasts - self.actual))))
+    def rmse(self) -> Any:
+        """Root of the mean squared error, as `mae`."""
+        return np.sqrt(_per_column(np.square(self.forecasts - self.actual)))
+
+    @property
+    def coverage(self) -> NDArray[np.float64]:
+        """The part of the values at most as large as each quantile, (Q,) or (K, Q)."""
+        if self.quantiles is None:
+            raise ValueError("coverage: expected an estimator with quantiles")
+        below = (self.actual[..., np.newaxis] <= self.quantiles).astype(np.float64)
+        below[np.isnan(self.actual)] = np.nan
+        return np.nanmean(below, axis=(0, 1))
 
 
-class Series(NamedTuple):
-    """Rows in time order."""
-
-    targets: NDArray  # (T, K), NaN where not known
-    exogenous: NDArray  # (T, E)
+def _per_column(errors: NDArray) -> Any:
+    mean = np.nanmean(errors, axis=(0, 1))
+    return mean if errors.ndim == 3 else float(mean)
 
 
-class Windows:
-    """The windows of a standardised series whose forecasts begin at `origins`."""
+class One(NamedTuple):
+    """One series as it was given: what the user will get back looks like it."""
 
-    def __init__(
-        self, series: Series, context: int, horizon: int, origins: NDArray[np.intp]
-    ) -> None:
-        self.series = series
-        self.origins = origins
-        self.context = context
-        self.offsets = np.arange(-context, horizon)[:, np.newaxis]
-
-    def __len__(self) -> int:
-        return len(self.origins)
-
-    def level(self, which: NDArray[np.intp]) -> NDArray:
-        """Return the mean of the known targets of the context, (B, K); 0 if there are none."""
-        context = self.series.targets[self.origins[which] + self.offsets[: self.context]]
-        known = ~np.isnan(context)
-        return context.sum(axis=0, where=known) / np.maximum(known.sum(axis=0), 1)
-
-    def batch(self, which: NDArray[np.intp]) -> Batch:
-        """Return some of them; the target is the deviation from the level."""
-        rows = self.origins[which] + self.offsets
-        deviation = self.series.targets[rows] - self.level(which)
-        target = deviation[self.context :].copy()
-        deviation[self.context :] = np.nan  # what is to be forecast is not shown
-        known = ~np.isnan(deviation)
-        deviation[~known] = 0
-        x = np.concatenate([deviation, known, self.series.exogenous[rows]], axis=-1)
-        return Batch(x.astype(np.float32), None, target.astype(np.float32))
-
-
-def loss_of_known(prediction: NDArray, target: NDArray) -> tuple[float, NDArray]:
-    """Return the mean squared error where the target is not NaN, and its gradient."""
-    known = ~np.isnan(target)
-    if not known.any():
-        return 0.0, np.zeros_like(prediction)
-    return mse_loss(prediction, target, mask=known)
+    series: Series
+    labels: Labels | None
 
 
 @documented
@@ -105,18 +87,34 @@ class LSTMForecaster(Recurrent):
     ----------
     horizon : int
         Steps to forecast.
-    context : int
+    context : int, optional
         Steps before a forecast that the network sees; less if this is more than half of the
-        series that it learns from (`context_`).
-    stride : int
-        Rows from one training window to the next. Neighbours differ little: a stride of some
-        rows makes an epoch shorter, and costs little accuracy.
+        series that it learns from (`context_`). By default two seasons, at least 24 and at most
+        120, and not more than a third of the series.
+    season_length : int, optional
+        Steps after which a series repeats itself, 1 if it does not. By default it is found by
+        autocorrelation.
+    quantiles : sequence of float, optional
+        Of the distribution of each value, 0.5 among them, for `forecast_quantiles`: an interval
+        of 80 % lies between 0.1 and 0.9.
+    past_only : sequence
+        Columns of X, by name or number, that are not known ahead.
+    n_estimators : int
+        Networks whose mean is taken.
+    stride : int, optional
+        Rows from one training window to the next. By default 1, or more so that there are not
+        many more than 500 windows: neighbours differ little.
     {PARAMETERS}
 
     Attributes
     ----------
     context_ : int
         Steps before a forecast that the network sees.
+    season_length_ : int
+        Steps per season, 1 if there is none.
+    share_ : (K,) array
+        How much of what the networks say is added to the baseline, from 0, where it was of no use
+        on the parts of the past that they had not learnt from, to 1.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : array
@@ -129,8 +127,9 @@ class LSTMForecaster(Recurrent):
     method is called `forecast` and there is no ``predict``: that would answer row by row, whatever
     the order of the rows, while here rows are steps in time and each depends on those before.
 
-    Held out by `early_stopping` is the end of the series: no training window reaches into it
-    with its forecast.
+    With `early_stopping` each network holds out its own part of the past; see `share_`. A single
+    one holds out the last `validation_fraction` of the windows. Without it all learn from all
+    windows for `max_iter` epochs, and are trusted.
 
     Examples
     --------
@@ -157,26 +156,32 @@ class LSTMForecaster(Recurrent):
     def __init__(
         self,
         horizon: int = 1,
-        context: int = 100,
-        hidden_size: int = 64,
+        context: int | None = None,
+        hidden_size: int = 16,
         *,
-        stride: int = 1,
+        season_length: int | None = None,
+        quantiles: Any = None,
+        past_only: Any = (),
+        n_estimators: int = 4,
+        stride: int | None = None,
         cell: str = "lstm",
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
-        max_iter: int = 100,
+        max_iter: int = 50,
         batch_size: int = 32,
-        learning_rate: float = 5e-3,
+        learning_rate: str | float = "cosine",
+        learning_rate_init: float = 5e-3,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = 1.0,
-        early_stopping: bool = False,
+        early_stopping: bool = True,
         validation_fraction: float = 0.1,
         patience: int = 10,
         standardize: bool = True,
         compute_dtype: str | None = None,
         random_state: Any = None,
         verbose: bool = False,
+        callback: Callback | None = None,
     ) -> None:
         super().__init__(
             hidden_size,
@@ -187,6 +192,7 @@ class LSTMForecaster(Recurrent):
             max_iter=max_iter,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
             weight_decay=weight_decay,
             max_grad_norm=max_grad_norm,
             early_stopping=early_stopping,
@@ -196,9 +202,14 @@ class LSTMForecaster(Recurrent):
             compute_dtype=compute_dtype,
             random_state=random_state,
             verbose=verbose,
+            callback=callback,
         )
         self.horizon = horizon
         self.context = context
+        self.season_length = season_length
+        self.quantiles = quantiles
+        self.past_only = past_only
+        self.n_estimators = n_estimators
         self.stride = stride
 
     def _read_targets(self, y: Any) -> NDArray:
@@ -207,32 +218,177 @@ class LSTMForecaster(Recurrent):
         )
         return y.reshape(len(y), -1)
 
-    def _read(self, X: Any, y: Any, reset: bool) -> Series:
-        """Return the series; learn of what it consists if `reset`."""
+    def _read_one(self, X: Any, y: Any, reset: bool) -> One:
+        """Return one series; learn of what it consists if `reset`."""
         exogenous = y is not None
+        given = y if exogenous else X
+        targets = self._read_targets(given)
         if exogenous:
-            targets = self._read_targets(y)
             columns = validate_data(self, X, reset=reset, dtype=np.float64)
             check_consistent_length(columns, targets)
         else:
-            targets = self._read_targets(X)
             columns = np.empty((len(targets), 0))
             named = X if getattr(X, "ndim", 1) == 2 else targets
             validate_data(self, named, reset=reset, skip_check_array=True)
         if reset:
             self._exogenous = exogenous
-            self._one_target = np.ndim(y if exogenous else X) == 1
-        return Series(targets, columns)
+            self._one_target = np.ndim(given) == 1
+            self._n_targets = targets.shape[1]
+        elif targets.shape[1] != self._n_targets:
+            raise ValueError(
+                f"y: expected {self._n_targets} targets as in fit, got {targets.shape[1]}"
+            )
+        unknown = np.flatnonzero(np.isnan(targets).all(axis=0))
+        if unknown.size:
+            raise ValueError(
+                f"{'y' if exogenous else 'X'}: expected a known value in every target, got only "
+                f"NaN in column {unknown[0]}"
+            )
+        return One(Series(targets, columns), Labels(given) if is_frame(given) else None)
 
-    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
-        """Train a new network on one series.
+    def _read(self, X: Any, y: Any, reset: bool) -> dict[Any, One]:
+        """Return the series by their names; one that is no panel has the name None."""
+        panel = _is_panel(X)
+        if y is not None and _is_panel(y) != panel:
+            raise TypeError("X, y: expected two panels or two series, got one of each")
+        if not panel:
+            return {None: self._read_one(X, y, reset)}
+        names = list(X) if isinstance(X, Mapping) else list(range(len(X)))
+        if not names:
+            raise ValueError("X: expected at least one series, got an empty panel")
+        if y is not None and (list(y) if isinstance(y, Mapping) else list(range(len(y)))) != names:
+            raise ValueError("y: expected the series of X, by the same names in the same order")
+        ones = {}
+        for name in names:
+            ones[name] = self._read_one(X[name], None if y is None else y[name], reset)
+            reset = False
+        return ones
+
+    def _prepare(self, X: Any, y: Any) -> tuple[list[Series], list[NDArray[np.intp]]]:
+        """Learn scales and baselines; return standardised series, and the origins to learn from."""
+        self._check_settings()
+        horizon = check_size("horizon", self.horizon)
+        stride = None if self.stride is None else check_size("stride", self.stride)
+        if self.context is not None:
+            check_size("context", self.context)
+        if self.season_length is not None:
+            check_size("season_length", self.season_length)
+        check_size("n_estimators", self.n_estimators)
+        self._check_quantiles()
+        ones = self._read(X, y, reset=True)
+        self._hidden = self._find_past_only()
+        series = [one.series for one in ones.values()]
+        lengths = np.array([len(one.targets) for one in series])
+        if horizon >= lengths.min():
+            raise ValueError(
+                f"X: expected more than horizon={horizon} rows to learn from, got "
+                f"n_samples = {lengths.min()}"
+            )
+        self._panel = None not in ones
+        self._horizon = horizon
+        self._columns = Columns(np.concatenate([one.exogenous for one in series]), self.standardize)
+        context = min(self.context or LONGEST_CONTEXT, *lengths // 2)
+        scales = [
+            Scale(one.targets, horizon, context, self.season_length, self.standardize)
+            for one in series
+        ]
+        self.season_length_ = max(b.period for scale in scales for b in scale.baselines)
+        if self.context is None:
+            context = max(24, 2 * self.season_length_)
+            context = min(context, LONGEST_CONTEXT, *np.maximum(lengths // 3, 1))
+        self.context_ = int(max(1, min(context, lengths.min() - horizon)))
+        self._scales = dict(zip(ones, scales, strict=True))
+        rows = max(self.context_, *(b.rows for scale in scales for b in scale.baselines))
+        self._ends = {name: One(one.series.tail(rows), one.labels) for name, one in ones.items()}
+        n = int(np.maximum(lengths - horizon - self.context_ + 1, 0).sum())
+        if stride is None:
+            stride = max(1, n // WINDOWS_PER_EPOCH)
+        origins = [
+            self._origins(one, scale, stride) for one, scale in zip(series, scales, strict=True)
+        ]
+        return [self._standardized(one) for one in series], origins
+
+    def _origins(self, series: Series, scale: Scale, stride: int) -> NDArray[np.intp]:
+        """Return where windows to learn from have their forecasts, in time order."""
+        first = max(self.context_, *(2 * b.period + 1 for b in scale.baselines))
+        # counted from the end, so that the newest window is one of them
+        origins = np.arange(len(series.targets) - self._horizon, first - 1, -stride)[::-1]
+        known = ~np.isnan(series.targets[origins - 1]).any(axis=1)
+        return origins[known] if known.any() else origins
+
+    def _check_quantiles(self) -> None:
+        self._quantiles = np.empty(0)
+        if self.quantiles is None:
+            return
+        q = np.asarray(self.quantiles, np.float64)
+        if q.ndim != 1 or not q.size or not ((q > 0) & (q < 1)).all() or 0.5 not in q:
+            raise ValueError(
+                "quantiles: expected numbers within (0, 1) with 0.5 among them, which is the "
+                f"forecast, got {self.quantiles!r}"
+            )
+        if (np.diff(q) <= 0).any():
+            raise ValueError(f"quantiles: expected an ascending order, got {self.quantiles!r}")
+        self._quantiles = q
+
+    def _find_past_only(self) -> NDArray[np.intp]:
+        """Return the numbers of the columns of X that are not known ahead."""
+        if isinstance(self.past_only, str) or not hasattr(self.past_only, "__iter__"):
+            raise TypeError(
+                f"past_only: expected a list of columns, got {type(self.past_only).__name__}"
+            )
+        names = list(getattr(self, "feature_names_in_", []))
+        E = self.n_features_in_ if self._exogenous else 0
+        found = []
+        for column in self.past_only:
+            number = names.index(column) if column in names else column
+            if isinstance(number, str) or not 0 <= number < E:
+                raise ValueError(f"past_only: expected columns of X, got {column!r}")
+            found.append(int(number))
+        return np.array(found, np.intp)
+
+    def _setup(self, series: list[Series]) -> Ensemble:
+        """Return new members."""
+        self._rng = self._new_rng()
+        K, E = series[0].targets.shape[1], series[0].exogenous.shape[1]
+        Q = max(1, len(self._quantiles))
+        offsets = np.zeros(Q)
+        if len(self._quantiles):
+            errors = [scale.errors() for scale in self._scales.values()]
+            offsets = np.quantile(np.concatenate(errors), self._quantiles)
+        return Ensemble(
+            KnownLoss(self._quantiles, offsets),
+            lambda rng: self._new_network(2 * K + E, K * Q, self._horizon, rng),
+            self.n_estimators,
+            self._rng,
+        )
+
+    def _windows(
+        self, names: Any, series: list[Series], origins: list[NDArray[np.intp]]
+    ) -> Windows:
+        scales = [self._scales[name] for name in names]
+        return Windows(series, scales, origins, self.context_, self._horizon, self._hidden)
+
+    def _remember(self, ensemble: Ensemble) -> None:
+        self._ensemble = ensemble
+        self.loss_curve_ = ensemble.mean_of(ensemble.losses)
+        self.validation_loss_curve_ = ensemble.mean_of(ensemble.validation_losses)
+        self.n_iter_ = len(self.loss_curve_)
+        self.share_ = np.broadcast_to(ensemble.share, self._n_targets).copy()
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_ensemble")
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train new networks, on one series or on a panel.
 
         Parameters
         ----------
-        X : array-like
+        X : array-like, or dict or list of them
             With y: (T, E), exogenous columns, which will be known for the steps to forecast
-            (calendar, prices, a weather forecast). Without: the series itself, (T,) or (T, K).
-        y : (T,) or (T, K) array-like, optional
+            (calendar, prices, a weather forecast), except for those of `past_only`. Without: the
+            series itself, (T,) or (T, K). A dict, or a list of arrays, is a panel: its series
+            may have different lengths, and one set of networks learns from all.
+        y : (T,) or (T, K) array-like, or dict or list of them, optional
             The series to forecast. NaN where there is no value.
 
         Returns
@@ -244,55 +400,163 @@ class LSTMForecaster(Recurrent):
         ValueError, TypeError
             If the data or a parameter of the estimator is not what it should be.
         """
-        self._check_settings()
-        horizon = check_size("horizon", self.horizon)
-        context = check_size("context", self.context)
-        stride = check_size("stride", self.stride)
-        series = self._read(X, y, reset=True)
-        T, K = series.targets.shape
-        if horizon >= T:
-            raise ValueError(
-                f"X: expected more than horizon={horizon} rows to learn from, got n_samples = {T}"
+        series, origins = self._prepare(X, y)
+        ensemble = self._setup(series)
+        n = sum(len(each) for each in origins)
+        if n >= WINDOWS_PER_MEMBER * (self.n_estimators + 1) or (n and not self.early_stopping):
+            ensemble.fit(
+                self._windows(self._scales, series, origins),
+                self.validation_fraction if self.early_stopping else 0,
+                self._training_options(),
+                self._epoch_options(),
             )
-        self.context_ = min(context, max(1, T // 2), T - horizon)
-        # counted from the end, so that the newest window is one of them
-        origins = np.arange(T - horizon, self.context_ - 1, -stride)[::-1]
-        held_out, learnt = None, T
-        if self.early_stopping:
-            n = max(1, round(self.validation_fraction * len(origins)))
-            held_out = origins[-n:]
-            learnt = int(held_out[0])
-            origins = origins[origins + horizon <= learnt]
-            if not origins.size:
-                raise ValueError(
-                    "early_stopping: expected more rows, none are left to learn from with "
-                    f"context={self.context_}, horizon={horizon} and {n} windows held out"
-                )
-        self._rng = self._new_rng()
-        self._targets = Columns(series.targets[:learnt], self.standardize)
-        self._columns = Columns(series.exogenous[:learnt], self.standardize)
-        self._end = Series(*(part[-self.context_ :] for part in series))
-        series = self._standardized(series)
-        self._start(2 * K + series.exogenous.shape[1], K, steps=horizon)
-        self._train(
-            Windows(series, self.context_, horizon, origins),
-            loss_of_known,
-            None if held_out is None else Windows(series, self.context_, horizon, held_out),
-        )
+        else:
+            ensemble.share = 0.0
+        self._remember(ensemble)
         return self
 
-    def _standardized(self, series: Series) -> Series:
-        return Series(
-            self._targets.forward(series.targets), self._columns.forward(series.exogenous)
-        )
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Make one more pass, over the windows of these series, at a constant learning rate.
 
-    def forecast(self, X: Any = None, *, past: Any = None) -> NDArray[np.float64]:
-        """Return the next `horizon` values.
+        Nothing is held out. What `forecast` continues is from now on the end of these series.
 
         Parameters
         ----------
-        X : (horizon, E) array-like
-            The exogenous columns of the steps to forecast. Only if there were any in `fit`.
+        X, y
+            As of `fit`. The first call, or `fit`, decides on baselines, units and `context_`.
+
+        Returns
+        -------
+        self
+        """
+        if self.__sklearn_is_fitted__():
+            self._check_settings()
+            ensemble, ones = self._ensemble, self._read_known(X, y, "X")
+            names = list(ones)
+            series = [self._standardized(one.series) for one in ones.values()]
+            origins = [
+                self._origins(one.series, self._scales[name], self.stride or 1)
+                for name, one in ones.items()
+            ]
+        else:
+            series, origins = self._prepare(X, y)
+            ensemble, ones, names = self._setup(series), {}, list(self._scales)
+            ensemble.share = 1.0
+        if not sum(len(each) for each in origins):
+            raise ValueError(
+                f"X: expected at least {self.context_ + self._horizon} rows, context_ + horizon"
+            )
+        ensemble.train_once_more(self._windows(names, series, origins), self._epoch_options())
+        self._ends |= ones
+        self._remember(ensemble)
+        return self
+
+    def _standardized(self, series: Series) -> Series:
+        return series._replace(exogenous=self._columns.forward(series.exogenous))
+
+    def _read_known(self, X: Any, y: Any, name: str) -> dict[Any, One]:
+        """Return series that `fit` knows by their names."""
+        ones = self._read(X, y, reset=False)
+        if (y is not None) != self._exogenous:
+            raise ValueError(f"y: expected {'it, as in fit' if self._exogenous else 'none'}")
+        unknown = [each for each in ones if each not in self._scales]
+        if unknown:
+            raise ValueError(f"{name}: expected series of fit, {list(self._scales)}, got {unknown}")
+        return ones
+
+    def _read_past(self, past: Any) -> dict[Any, One]:
+        if past is None:
+            return self._ends
+        if self._exogenous and not (isinstance(past, tuple) and len(past) == 2):
+            raise TypeError("past: expected a pair (X, y), because fit had both")
+        past_X, past_y = past if self._exogenous else (past, None)
+        ones = self._read_known(past_X, past_y, "past")
+        for one in ones.values():
+            if len(one.series.targets) < self.context_:
+                raise ValueError(
+                    f"past: expected at least {self.context_} rows, got {len(one.series.targets)}"
+                )
+        return ones
+
+    def _future(self, X: Any, names: list[Any]) -> dict[Any, NDArray]:
+        """Return the exogenous columns of the steps to forecast, by the names of series."""
+        horizon, E = self._horizon, self.n_features_in_ if self._exogenous else 0
+        if X is None and len(self._hidden) == E:
+            return {name: np.zeros((horizon, E)) for name in names}
+        if X is None or not E:
+            raise ValueError(f"X: expected {f'(horizon, {E})' if E else 'none, as in fit'}")
+        given: dict[Any, Any] = {None: X}
+        if self._panel:
+            if not _is_panel(X):
+                raise TypeError("X: expected a panel, as in fit")
+            given = dict(X) if isinstance(X, Mapping) else dict(enumerate(X))
+            if missing := [name for name in names if name not in given]:
+                raise ValueError(f"X: expected the series {missing} too")
+        future = {}
+        for name in names:
+            rows = validate_data(
+                self,
+                given[name],
+                reset=False,
+                dtype=np.float64,
+                ensure_all_finite="allow-nan" if len(self._hidden) else True,
+            )
+            if len(rows) != horizon:
+                raise ValueError(f"X: expected {horizon} rows, the horizon, got {len(rows)}")
+            rows = rows.copy()
+            rows[:, self._hidden] = 0
+            if np.isnan(rows).any():
+                raise ValueError("X: expected no NaN in columns that are known ahead")
+            future[name] = rows
+        return future
+
+    def _forecast(self, X: Any, past: Any) -> dict[Any, tuple[NDArray, Labels | None]]:
+        """Return the forecasts (horizon, K, outputs) of each series, and how it was labelled."""
+        check_is_fitted(self)
+        ones = self._read_past(past)
+        future = self._future(X, list(ones))
+        series = []
+        for name, one in ones.items():
+            recent = one.series.targets[-self.context_ :]
+            if np.isnan(recent).all(axis=0).any():
+                warnings.warn(
+                    f"past: the last {self.context_} rows have no known value; the forecast starts "
+                    "from the last that is known",
+                    stacklevel=3,
+                )
+            unknown = np.full((self._horizon, self._n_targets), np.nan)
+            series.append(self._standardized(one.series.append(unknown, future[name])))
+        origins = [np.array([len(one.series.targets)]) for one in ones.values()]
+        windows = self._windows(ones, series, origins)
+        result = windows.absolute(self._ensemble(windows))
+        return {name: (result[:, k], one.labels) for k, (name, one) in enumerate(ones.items())}
+
+    def _labelled(self, X: Any, forecasts: dict[Any, Any], quantiles: NDArray) -> Any:
+        """Return forecasts as the series were given."""
+        results = {}
+        for name, (values, labels) in forecasts.items():
+            if not len(quantiles):
+                middle = np.flatnonzero(self._quantiles == 0.5)
+                values = values[..., middle[0] if len(middle) else 0]
+            if self._one_target:
+                values = values[:, 0]
+            results[name] = values
+            if labels is not None:
+                known = X[name] if self._panel and X is not None else X
+                index = known.index if known is not None and is_frame(known) else None
+                results[name] = labels.frame(values, quantiles, index)
+        if not self._panel:
+            return results[None]
+        return list(results.values()) if all(isinstance(n, int) for n in results) else results
+
+    def forecast(self, X: Any = None, *, past: Any = None) -> Any:
+        """Return the next `horizon` values; with `quantiles` that of 0.5.
+
+        Parameters
+        ----------
+        X : (horizon, E) array-like, or dict or list of them
+            The exogenous columns of the steps to forecast. Only if there were any in `fit`; what
+            stands in columns of `past_only` is not looked at.
         past : the series, or a pair (X, y), optional
             What came before these steps, as given to `fit`; at least `context_` rows. By default
             the series of `fit`.
@@ -300,35 +564,74 @@ class LSTMForecaster(Recurrent):
         Returns
         -------
         (horizon,) array, or (horizon, K)
-            As the series was.
+            As the series was: a Series or DataFrame of pandas, with the index that follows, if it
+            was one; a dict or list of them for a panel.
+
+        Warns
+        -----
+        UserWarning
+            If a target has no known value in the last `context_` rows.
+        """
+        forecasts = self._forecast(X, past)
+        return self._labelled(X, forecasts, np.empty(0))
+
+    def forecast_quantiles(self, X: Any = None, *, past: Any = None) -> Any:
+        """Return each of `quantiles` of the next `horizon` values.
+
+        Parameters
+        ----------
+        X, past
+            As of `forecast`.
+
+        Returns
+        -------
+        (horizon, Q) array, or (horizon, K, Q)
+            Ascending along the last axis. Of pandas a DataFrame with a column for each, or for
+            each target and quantile.
         """
         check_is_fitted(self)
-        end = self._end
-        if past is not None:
-            if self._exogenous and not (isinstance(past, tuple) and len(past) == 2):
-                raise TypeError("past: expected a pair (X, y), because fit had both")
-            past_X, past_y = past if self._exogenous else (past, None)
-            end = self._read(past_X, past_y, reset=False)
-            if len(end.targets) < self.context_:
-                raise ValueError(
-                    f"past: expected at least {self.context_} rows, got {len(end.targets)}"
-                )
-        horizon, E = self._network.steps, end.exogenous.shape[1]
-        if (X is None) != (E == 0):
-            raise ValueError(f"X: expected {f'(horizon, {E})' if E else 'none, as in fit'}")
-        future = np.empty((horizon, 0))
-        if X is not None:
-            future = validate_data(self, X, reset=False, dtype=np.float64)
-        if len(future) != horizon:
-            raise ValueError(f"X: expected {horizon} rows, the horizon, got {len(future)}")
-        unknown = np.full((horizon, end.targets.shape[1]), np.nan)
-        series = self._standardized(
-            Series(np.concatenate([end.targets, unknown]), np.concatenate([end.exogenous, future]))
-        )
-        windows = Windows(series, self.context_, horizon, np.array([len(end.targets)]))
-        standardized = predict(self._network, windows)[:, 0] + windows.level(np.array([0]))
-        y = self._targets.backward(standardized)
-        return y[:, 0] if self._one_target else y
+        if not len(self._quantiles):
+            raise ValueError("quantiles: expected some in the estimator, e.g. (0.1, 0.5, 0.9)")
+        return self._labelled(X, self._forecast(X, past), self._quantiles)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return minus the mean absolute scaled error of forecasts of the rows that follow.
+
+        The rows are forecast `horizon` by `horizon`, each time from all that comes before. Errors
+        are in units of each target's mean absolute step in `fit` (Hyndman and Koehler 2006,
+        doi:10.1016/j.ijforecast.2006.03.001), so that targets of any size count alike. With
+        `GridSearchCV` use ``cv=TimeSeriesSplit()``, whose test rows follow those learnt from.
+
+        Parameters
+        ----------
+        X, y
+            As of `fit`: the rows that follow immediately.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        scores = []
+        for name, one in self._read_known(X, y, "X").items():
+            end = self._ends[name].series
+            whole = end.append(*one.series)
+            T, new = len(whole.targets), len(one.series.targets)
+            origins = np.arange(T - new, T, self._horizon)
+            beyond = np.full((self._horizon, self._n_targets), np.nan)
+            padded = Series(
+                np.concatenate([whole.targets, beyond]),
+                np.concatenate(
+                    [whole.exogenous, np.zeros((self._horizon, end.exogenous.shape[1]))]
+                ),
+            )
+            windows = self._windows([name], [self._standardized(padded)], [origins])
+            middle = int(np.argmax(self._quantiles == 0.5)) if len(self._quantiles) else 0
+            forecast = windows.absolute(self._ensemble(windows))[..., middle]
+            actual = padded.targets[origins + np.arange(self._horizon)[:, np.newaxis]]
+            scale = np.maximum(self._scales[name].naive, np.finfo(float).tiny)
+            scores.append(np.nanmean(np.abs(forecast - actual) / scale))
+        return -float(np.mean(scores))
 
     def backtest(
         self, X: Any, y: Any = None, *, n_origins: int = 5, refit: bool = False
@@ -341,7 +644,7 @@ class LSTMForecaster(Recurrent):
         Parameters
         ----------
         X, y
-            As of `fit`.
+            As of `fit`; one series, no panel.
         n_origins : int
             How many forecasts.
         refit : bool
@@ -352,6 +655,8 @@ class LSTMForecaster(Recurrent):
         Backtest
         """
         n_origins = check_size("n_origins", n_origins)
+        if _is_panel(X):
+            raise TypeError("X: expected one series, got a panel")
         actual = np.asarray(X if y is None else y, np.float64)
         origins = len(actual) - self.horizon * np.arange(n_origins, 0, -1)
         if origins[0] < 2:
@@ -359,12 +664,27 @@ class LSTMForecaster(Recurrent):
                 f"X: expected more than {n_origins} * {self.horizon} rows, n_origins * horizon, "
                 f"got {len(actual)}"
             )
-        model, forecasts = None, []
+        model, forecasts, quantiles = None, [], []
         for origin in origins:
             past = X[:origin] if y is None else (X[:origin], y[:origin])
             if model is None or refit:
                 model = clone(self).fit(*(past if y is not None else (past,)))
             future = None if y is None else X[origin : origin + self.horizon]
-            forecasts.append(model.forecast(future, past=past))
+            forecasts.append(np.asarray(model.forecast(future, past=past)))
+            if self.quantiles is not None:
+                each = np.asarray(model.forecast_quantiles(future, past=past))
+                quantiles.append(each.reshape(*forecasts[-1].shape, -1))
         parts = [actual[origin : origin + self.horizon] for origin in origins]
-        return Backtest(origins, np.stack(forecasts), np.stack(parts))
+        return Backtest(
+            origins,
+            np.stack(forecasts),
+            np.stack(parts),
+            np.stack(quantiles) if quantiles else None,
+        )
+
+
+def _is_panel(X: Any) -> bool:
+    """Whether X is many series: a dict, or a list of arrays or frames."""
+    if isinstance(X, Mapping):
+        return not hasattr(X, "ndim")  # a kind of sparse matrix is a dict
+    return isinstance(X, list | tuple) and any(getattr(one, "ndim", 0) for one in X)

@@ -3,7 +3,7 @@
 Decisions:
 a) The head reads each sequence's final hidden states (where the sequence itself ends, both
    directions if there are two), or the outputs of the last steps of all sequences.
-b) The learning rate falls along half a cosine to 0 at the last epoch.
+b) The learning rate falls along half a cosine to 0 at the last epoch, unless it is constant.
 c) With validation data the parameters of its best epoch are restored.
 d) Predictions do not depend on how they are batched: the layers promise the same bits, and the
    head, which BLAS may sum in another order for another number of rows, is computed in double.
@@ -126,6 +126,33 @@ class Network:
         return value, [self.layers.backward(tape, dstate=dstate, input_gradient=False), head]
 
 
+class Epoch(NamedTuple):
+    """What a callback is told after each epoch.
+
+    Attributes
+    ----------
+    member : int
+        Which network of those that are trained; 0 if there is one.
+    epoch : int
+        From 1.
+    loss : float
+        The mean loss of the epoch.
+    validation_loss : float or None
+        The loss on what was held out, if something was.
+    learning_rate : float
+        That of the epoch.
+    """
+
+    member: int
+    epoch: int
+    loss: float
+    validation_loss: float | None
+    learning_rate: float
+
+
+Callback = Callable[[Epoch], object]
+
+
 class History(NamedTuple):
     """What happened in training, an item per epoch."""
 
@@ -189,11 +216,15 @@ def train(
     validation: Data | None,
     patience: int,
     verbose: bool,
+    cosine: bool = True,
+    callback: Callback | None = None,
+    member: int = 0,
     **options: Any,
 ) -> History:
     """Train for some epochs, or until the loss on `validation` has not improved for `patience`.
 
-    `options` are those of `train_epoch`. The learning rate is left as it was.
+    A `callback` that returns True ends it too. `options` are those of `train_epoch`. The learning
+    rate is left as it was.
     """
     history = History([], [])
     peak, best = optimizer.lr, math.inf
@@ -202,7 +233,8 @@ def train(
     waited = 0
     with _progress(epochs, verbose) as bar:
         for epoch in range(epochs):
-            optimizer.lr = peak * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+            if cosine:
+                optimizer.lr = peak * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
             history.losses.append(train_epoch(network, optimizer, data, loss, **options))
             report = f"loss {history.losses[-1]:.4g}"
             if validation is not None:
@@ -215,6 +247,11 @@ def train(
             if bar is not None:
                 bar.set_postfix_str(report, refresh=False)
                 bar.update()
+            if callback is not None:
+                validated = history.validation_losses[-1] if validation is not None else None
+                told = Epoch(member, epoch + 1, history.losses[-1], validated, optimizer.lr)
+                if callback(told) is True:
+                    break
             if waited >= patience:
                 break
     optimizer.lr = peak

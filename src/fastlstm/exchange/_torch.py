@@ -19,7 +19,7 @@ from fastlstm.layers import GRU, LSTM, RNN
 MODES = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
 
 
-def from_torch(source: Any, **options: Any) -> LSTM | GRU | RNN:
+def from_torch(source: Any, *, prefix: str = "", **options: Any) -> LSTM | GRU | RNN:
     """Return a layer with the weights of a recurrent module of PyTorch.
 
     Parameters
@@ -27,6 +27,9 @@ def from_torch(source: Any, **options: Any) -> LSTM | GRU | RNN:
     source : torch.nn.LSTM, GRU or RNN, or a mapping
         The module, or its ``state_dict()``, of tensors or arrays. Its two biases ``bias_ih_l0`` and
         ``bias_hh_l0`` may also be one, ``bias_l0``, as in ``params`` of a layer here.
+    prefix : str
+        Where the module is within `source`, if that is a whole model or its ``state_dict()``:
+        ``"encoder.lstm"`` for ``model.encoder.lstm``. All else in `source` is left out.
     **options
         Arguments of the layer. A module tells ``batch_first``, ``dropout`` and ``nonlinearity``. A
         ``state_dict`` does not, and an RNN with relu then looks like one with tanh.
@@ -48,12 +51,26 @@ def from_torch(source: Any, **options: Any) -> LSTM | GRU | RNN:
     >>> state_dict = to_torch(fastlstm.GRU(3, 8, 2, rng=0))
     >>> from_torch(state_dict, batch_first=True)
     GRU(3, 8, num_layers=2, batch_first=True)
+    >>> whole = {"encoder.gru." + name: array for name, array in state_dict.items()}
+    >>> from_torch(whole, prefix="encoder.gru")
+    GRU(3, 8, num_layers=2)
     """
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
+    prefix = prefix.removesuffix(".")
     if hasattr(source, "state_dict"):
+        try:
+            source = source.get_submodule(prefix) if prefix else source
+        except AttributeError as error:
+            raise ValueError(f"prefix: expected the name of a module: {error}") from error
         options = _module_options(source) | options
-        source = source.state_dict()
+        source, prefix = source.state_dict(), ""
     if not isinstance(source, Mapping):
         raise TypeError(f"source: expected a module or a mapping, got {type(source).__name__}")
+    if prefix:
+        source = _below(prefix, source)
+    if FIRST not in source and (others := _prefixes(source)):
+        raise ValueError(f"{FIRST}: expected an array of this name, or as prefix one of {others}")
     params = {name: to_array(name, value) for name, value in source.items()}
     I = _columns(params, "weight_ih_l0")
     R = _columns(params, "weight_hh_l0")
@@ -77,6 +94,23 @@ def from_torch(source: Any, **options: Any) -> LSTM | GRU | RNN:
     if "weight_hr_l0" in params:
         config["proj_size"] = R
     return assemble(cell.kind, params, config | options)
+
+
+FIRST = "weight_ih_l0"
+
+
+def _below(prefix: str, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what has names that begin with `prefix` and a dot, under the rest of them."""
+    start = f"{prefix}."
+    found = {name.removeprefix(start): source[name] for name in source if name.startswith(start)}
+    if FIRST not in found:
+        raise ValueError(f"prefix: expected one of {_prefixes(source) or 'none'}, got {prefix!r}")
+    return found
+
+
+def _prefixes(source: Mapping[str, Any]) -> str:
+    """Return the prefixes under which there are recurrent modules."""
+    return ", ".join(n.removesuffix(f".{FIRST}") for n in source if n.endswith(f".{FIRST}"))
 
 
 def _module_options(module: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Each line of the models stands here under the same letters (docs/design.md), a file for each
 cell: `_lstm`, `_gru`, `_rnn`. The functions take and return what those of the same name in
-`fastlstm` do.
+`fastlstm` do. In `plain` are the cells without options, a few lines each, to learn from.
 
 Decisions:
 a) A loop over time and over nothing else; the input's product and the gradients of the weights

@@ -4,6 +4,8 @@ Its two conventions differ in where the reset gate acts: on the recurrent produc
 (``reset_after``; then that product has a bias of its own) or on the state that enters it.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +95,7 @@ def gru_forward(
     h_0: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     reset_after: bool = True,
     clip: float | None = None,
@@ -134,6 +137,7 @@ def gru_forward(
         b,
         h_0,
         lengths=lengths,
+        resets=resets,
         reset_after=reset_after,
         clip=clip,
         zoneout_h=zoneout_h,
@@ -143,7 +147,7 @@ def gru_forward(
         training=training,
     )
     (T, B, _), H, dtype = a.x.shape, a.w_hh.shape[1], a.x.dtype
-    steps = Steps(a.lengths, T, B, reverse)
+    steps = Steps(a.lengths, a.resets, T, B, reverse)
     s = [function(activation, a.clip) for activation in a.activations]
 
     # the input's share, for all steps at once
@@ -155,7 +159,7 @@ def gru_forward(
     h, y = initial(a.h_0, (B, H), dtype), np.zeros((T, B, H), dtype)
     kept = []
     for t, rows in steps.order:
-        h_prev = h[rows]
+        h_prev = steps.before(t, rows, h[rows])
         step = _step(a, s, u[t, rows], h_prev, drop(a.dropout_h, rows, h_prev))
         y[t, rows] = h_t = zoneout(a.zoneout_h, t, rows, h_prev, step.h)
         h = replace(h, rows, h_t)
@@ -222,7 +226,8 @@ def gru_backward(
         dh_old, dh_new = zoneout_backward(a.zoneout_h, t, rows, dh_t)
         du[t, rows], dv[t, rows], dh_in, dh_prev = _step_backward(a, ds, step, dh_new)
         dh_prev += drop(a.dropout_h, rows, dh_in)
-        dh = replace(dh, rows, dh_prev if dh_old is None else dh_prev + dh_old)
+        dh_prev = dh_prev if dh_old is None else dh_prev + dh_old
+        dh = replace(dh, rows, steps.before(t, rows, dh_prev))
         h_in[t, rows] = step.h_in
         h_in_n[t, rows] = step.h_in if a.reset_after else step.q
 

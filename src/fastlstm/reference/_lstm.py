@@ -1,5 +1,7 @@
 """The LSTM over time; its equations are in `_lstm_step`."""
 
+from __future__ import annotations  # so that help() shows names
+
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +49,7 @@ def lstm_forward(
     c_0: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     peephole: ArrayLike | None = None,
     w_proj: ArrayLike | None = None,
@@ -104,6 +107,7 @@ def lstm_forward(
         h_0,
         c_0,
         lengths=lengths,
+        resets=resets,
         peephole=peephole,
         w_proj=w_proj,
         layer_norm=layer_norm,
@@ -120,7 +124,7 @@ def lstm_forward(
     )
     (T, B, _), R, dtype = a.x.shape, a.w_hh.shape[1], a.x.dtype
     H = R if a.w_proj is None else a.w_proj.shape[1]
-    steps = Steps(a.lengths, T, B, reverse)
+    steps = Steps(a.lengths, a.resets, T, B, reverse)
     s = [function(activation, a.clip) for activation in a.activations]
 
     # the input's share of z, for all steps at once
@@ -136,7 +140,7 @@ def lstm_forward(
     y = np.zeros((T, B, R), dtype)
     kept = []
     for t, rows in steps.order:
-        h_prev, c_prev = h[rows], c[rows]
+        h_prev, c_prev = steps.before(t, rows, h[rows]), steps.before(t, rows, c[rows])
         step = lstm_step(a, s, z_x[t, rows], drop(a.dropout_h, rows, h_prev), c_prev)
         c_t = zoneout(a.zoneout_c, t, rows, c_prev, step.c)
         h_t = zoneout(a.zoneout_h, t, rows, h_prev, step.h)
@@ -216,8 +220,10 @@ def lstm_backward(
         dc_old, dc_new = zoneout_backward(a.zoneout_c, t, rows, dc[rows])
         dz_t, dzh_t, dc_prev = lstm_step_backward(a, ds, step, dh_new, dc_new, sums)
         dh_prev = drop(a.dropout_h, rows, product_backward(cd, dzh_t, a.w_hh))
-        dh = replace(dh, rows, dh_prev if dh_old is None else dh_prev + dh_old)
-        dc = replace(dc, rows, dc_prev if dc_old is None else dc_prev + dc_old)
+        dh_prev = dh_prev if dh_old is None else dh_prev + dh_old
+        dc_prev = dc_prev if dc_old is None else dc_prev + dc_old
+        dh = replace(dh, rows, steps.before(t, rows, dh_prev))
+        dc = replace(dc, rows, steps.before(t, rows, dc_prev))
         h_in[t, rows], dz[t, rows] = step.h_in, dz_t
         if dzh is not dz:
             dzh[t, rows] = dzh_t

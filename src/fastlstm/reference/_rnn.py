@@ -1,5 +1,7 @@
 """The plain recurrent network, one step forward and backward, and the loops over time."""
 
+from __future__ import annotations  # so that help() shows names
+
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +38,7 @@ def rnn_forward(
     h_0: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     nonlinearity: ActivationLike = "tanh",
     clip: float | None = None,
@@ -71,6 +74,7 @@ def rnn_forward(
         b,
         h_0,
         lengths=lengths,
+        resets=resets,
         nonlinearity=nonlinearity,
         clip=clip,
         zoneout_h=zoneout_h,
@@ -79,7 +83,7 @@ def rnn_forward(
         training=training,
     )
     (T, B, _), H, dtype = a.x.shape, len(a.w_hh), a.x.dtype
-    steps = Steps(a.lengths, T, B, reverse)
+    steps = Steps(a.lengths, a.resets, T, B, reverse)
     s = function(a.nonlinearity, a.clip)
 
     # the input's share, for all steps at once
@@ -92,7 +96,7 @@ def rnn_forward(
     h, y = initial(a.h_0, (B, H), dtype), np.zeros((T, B, H), dtype)
     kept = []
     for t, rows in steps.order:
-        h_prev = h[rows]
+        h_prev = steps.before(t, rows, h[rows])
         h_in = drop(a.dropout_h, rows, h_prev)
         h_new = s(z_x[t, rows] + product(cd, h_in, a.w_hh, least))
         y[t, rows] = h_t = zoneout(a.zoneout_h, t, rows, h_prev, h_new)
@@ -160,7 +164,8 @@ def rnn_backward(
         dh_old, dh_new = zoneout_backward(a.zoneout_h, t, rows, dh_t)
         dz_t = dh_new * ds(step.h)
         dh_prev = drop(a.dropout_h, rows, product_backward(cd, dz_t, a.w_hh))
-        dh = replace(dh, rows, dh_prev if dh_old is None else dh_prev + dh_old)
+        dh_prev = dh_prev if dh_old is None else dh_prev + dh_old
+        dh = replace(dh, rows, steps.before(t, rows, dh_prev))
         h_in[t, rows], dz[t, rows] = step.h_in, dz_t
 
     # the steps of all rows as one matrix: sums over time and batch become single products

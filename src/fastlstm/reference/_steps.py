@@ -16,7 +16,9 @@ class Steps:
         The times in the order of processing, each with the rows that have a step then.
     """
 
-    def __init__(self, lengths: NDArray | None, T: int, B: int, reverse: bool):
+    def __init__(
+        self, lengths: NDArray | None, resets: NDArray | None, T: int, B: int, reverse: bool
+    ):
         self._shape = T, B
         self._exist: Rows = ALL  # among the T * B steps
         rows: list[Rows] = [ALL] * T
@@ -26,6 +28,16 @@ class Steps:
             rows = [np.flatnonzero(exist_t) for exist_t in exist]
         times = list(enumerate(rows))
         self.order = times[::-1] if reverse else times
+        self._begins = resets  # before which steps, in that order, the state is 0
+        if resets is not None and reverse:  # what is between t and t + 1 comes before t
+            self._begins = np.zeros_like(resets)
+            self._begins[:-1] = resets[1:] if lengths is None else resets[1:] & exist[1:]
+
+    def before(self, t: int, rows: Rows, state: NDArray) -> NDArray:
+        """Return the state before step t, or its gradient, with 0 where an episode begins."""
+        if self._begins is None:
+            return state
+        return np.where(self._begins[t, rows, np.newaxis], state.dtype.type(0), state)
 
     def gather(self, a: NDArray) -> NDArray:
         """Return the steps that exist in `a` (T, B, ...) as the rows of one matrix."""

@@ -1,7 +1,7 @@
 """Drop-in replacements for ``torch.nn.LSTM``, ``GRU`` and ``RNN``, on CPU tensors.
 
 Needs PyTorch (``pip install 'fastlstm[torch]'``). The operators are in `_operators`, the modules in
-`_modules`.
+`_modules`, what they are in a model of ONNX in `_onnx`.
 """
 
 try:
@@ -9,6 +9,6 @@ try:
 except ImportError as error:
     raise ImportError("fastlstm.torch needs PyTorch: pip install 'fastlstm[torch]'") from error
 
-from fastlstm.torch._modules import GRU, LSTM, RNN
+from fastlstm.torch._modules import GRU, LSTM, RNN, replace
 
-__all__ = ["GRU", "LSTM", "RNN"]
+__all__ = ["GRU", "LSTM", "RNN", "replace"]

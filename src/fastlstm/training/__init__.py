@@ -1,4 +1,4 @@
-"""What it takes to train an LSTM without a framework: a linear layer, losses, optimisers.
+"""What it takes to train an LSTM without a framework: layers around it, losses, optimisers.
 
 Decisions:
 a) A module has its parameters in one flat buffer, `flat`, of which `params` are views; the object
@@ -9,15 +9,24 @@ b) A loss returns its value and its gradient together: there is no graph to ask 
 c) Formulas and defaults are PyTorch's, so that a recipe carries over with its settings.
 """
 
+from fastlstm.training._dropout import Dropout, DropoutGradients
+from fastlstm.training._embedding import Embedding, EmbeddingGradients
 from fastlstm.training._linear import Linear, LinearGradients
-from fastlstm.training._losses import cross_entropy_loss, mse_loss
+from fastlstm.training._losses import cross_entropy_loss, mse_loss, quantile_loss
 from fastlstm.training._optimizers import SGD, Adam, AdamW, HasFlat, clip_grad_norm
+from fastlstm.training._schedules import CosineDecay, ExponentialDecay
 from fastlstm.training._truncated import Window, gradient_flow, truncated_bptt
 
 __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "CosineDecay",
+    "Dropout",
+    "DropoutGradients",
+    "Embedding",
+    "EmbeddingGradients",
+    "ExponentialDecay",
     "HasFlat",
     "Linear",
     "LinearGradients",
@@ -26,5 +35,6 @@ __all__ = [
     "cross_entropy_loss",
     "gradient_flow",
     "mse_loss",
+    "quantile_loss",
     "truncated_bptt",
 ]

@@ -1,5 +1,7 @@
 """The linear layer: from a hidden state to what is wanted."""
 
+from __future__ import annotations  # so that help() shows names
+
 import math
 from typing import Any, NamedTuple
 
@@ -7,8 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastlstm._args.arrays import check_dtype, check_real_dtype
-from fastlstm._args.numbers import check_size
-from fastlstm._layers.fixed import FLAT, Fixed, Params, check_flat
+from fastlstm._args.numbers import (
+    Activation,
+    ActivationLike,
+    check_activation,
+    check_size,
+    shortest,
+)
+from fastlstm._layers.fixed import FLAT, Fixed, check_flat
+from fastlstm.reference._activations import derivative, function
 
 
 class LinearGradients(NamedTuple):
@@ -20,7 +29,7 @@ class LinearGradients(NamedTuple):
 
 
 class Linear(Fixed):
-    """An affine map of the last axis, ``y = x @ weight.T + bias``.
+    """An affine map of the last axis, ``y = activation(x @ weight.T + bias)``.
 
     Parameters
     ----------
@@ -28,6 +37,8 @@ class Linear(Fixed):
         Sizes of the last axis of x and of y, at least 1.
     bias : bool
         Whether there is a bias.
+    activation : str or tuple, optional
+        What is applied to the result, as `lstm_forward` writes it; None for nothing.
     dtype : dtype
         float32 or float64, of the parameters and of every array given and returned.
     rng : numpy.random.Generator, int or None
@@ -60,8 +71,9 @@ class Linear(Fixed):
     in_features: int
     out_features: int
     bias: bool
+    activation: Activation | None
     dtype: np.dtype
-    _fixed = FLAT | {"in_features", "out_features", "bias", "dtype"}
+    _fixed = FLAT | {"in_features", "out_features", "bias", "activation", "dtype"}
 
     def __init__(
         self,
@@ -69,27 +81,30 @@ class Linear(Fixed):
         out_features: int,
         *,
         bias: bool = True,
+        activation: ActivationLike | None = None,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        size = self._configure(in_features, out_features, bias, dtype)
+        size = self._configure(in_features, out_features, bias, dtype, activation)
         bound = 1 / math.sqrt(self.in_features)
         self._own(np.random.default_rng(rng).uniform(-bound, bound, size).astype(self.dtype))
 
-    def _configure(self, in_features: Any, out_features: Any, bias: Any, dtype: Any) -> int:
+    def _configure(
+        self, in_features: Any, out_features: Any, bias: Any, dtype: Any, activation: Any = None
+    ) -> int:
         """Take the arguments, checked; return the number of parameters."""
         self._fix(
             {
                 "in_features": check_size("in_features", in_features),
                 "out_features": check_size("out_features", out_features),
                 "bias": bool(bias),
+                "activation": None
+                if activation is None
+                else check_activation("activation", activation),
                 "dtype": check_real_dtype("dtype", dtype),
             }
         )
         return self.out_features * (self.in_features + self.bias)
-
-    def _own(self, flat: NDArray) -> None:
-        self._fix({"flat": flat, "params": Params(self._views(flat))})
 
     def _views(self, flat: NDArray) -> dict[str, NDArray]:
         """Name the parts of a flat buffer."""
@@ -100,19 +115,22 @@ class Linear(Fixed):
         return views
 
     def __repr__(self) -> str:
+        activation = ""
+        if self.activation is not None:
+            activation = f"activation={shortest(self.activation)!r}, "
         return (
             f"Linear({self.in_features}, {self.out_features}, "
-            f"bias={self.bias}, dtype={self.dtype.name})"
+            f"bias={self.bias}, {activation}dtype={self.dtype.name})"
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "params"}
+        state = {name: value for name, value in vars(self).items() if name != "params"}
+        return state | {"activation": self.activation and shortest(self.activation)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        flat, *arguments = (
-            state[name] for name in ("flat", "in_features", "out_features", "bias", "dtype")
-        )
-        self._own(check_flat(flat, self._configure(*arguments), self.dtype))
+        given = (state[name] for name in ("in_features", "out_features", "bias", "dtype"))
+        size = self._configure(*given, state.get("activation"))  # type: ignore[call-arg]
+        self._own(check_flat(state["flat"], size, self.dtype))
 
     def __call__(self, x: ArrayLike) -> NDArray:
         """Return y (..., out_features) of x (..., in_features).
@@ -128,14 +146,19 @@ class Linear(Fixed):
         return y
 
     def forward(self, x: ArrayLike) -> tuple[NDArray, object]:
-        """Return y, as a call does, and the tape for `backward`: x itself, not a copy."""
+        """Return y, as a call does, and the tape for `backward`: x itself, not a copy, and y if
+        there is an activation.
+        """
         x = check_dtype("x", x, self.dtype)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected (..., {self.in_features}), got {x.shape}")
         y = x @ self.params["weight"].T
         if self.bias:
             y += self.params["bias"]
-        return y, x
+        if self.activation is None:
+            return y, x
+        y = function(self.activation)(y).astype(self.dtype, copy=False)
+        return y, (x, y)
 
     def backward(self, tape: object, dy: ArrayLike) -> LinearGradients:
         """Return the gradients, given that of y.
@@ -160,16 +183,19 @@ class Linear(Fixed):
         TypeError
             If dy has another dtype than the layer, or the tape is not a tape of this layer.
         """
-        if not isinstance(tape, np.ndarray):
+        x, y = tape if isinstance(tape, tuple) else (tape, None)
+        if not isinstance(x, np.ndarray) or (y is None) != (self.activation is None):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
-        dy = check_dtype("dy", dy, self.dtype)
-        shape = (*tape.shape[:-1], self.out_features)
+        dy = np.asarray(check_dtype("dy", dy, self.dtype))
+        shape = (*x.shape[:-1], self.out_features)
         if dy.shape != shape:
             raise ValueError(f"dy: expected {shape}, got {dy.shape}")
+        if self.activation is not None:
+            dy = np.asarray(dy * derivative(self.activation)(y), self.dtype)
         flat = np.empty_like(self.flat)
         gradients = self._views(flat)
         rows = dy.reshape(-1, self.out_features)
-        np.matmul(rows.T, tape.reshape(-1, self.in_features), out=gradients["weight"])
+        np.matmul(rows.T, x.reshape(-1, self.in_features), out=gradients["weight"])
         if self.bias:
             np.sum(rows, axis=0, out=gradients["bias"])
         return LinearGradients(dy @ self.params["weight"], gradients, flat)

@@ -1,5 +1,7 @@
 """Losses: each returns its value and its gradient."""
 
+from __future__ import annotations  # so that help() shows names
+
 import math
 
 import numpy as np
@@ -57,6 +59,71 @@ def mse_loss(
     np.subtract(prediction, target, out=gradient, where=True if counts is None else counts)
     loss = float(np.square(gradient).sum(dtype=np.float64)) / n
     gradient *= 2 / n
+    return loss, gradient
+
+
+def quantile_loss(
+    prediction: ArrayLike,
+    target: ArrayLike,
+    quantiles: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+) -> tuple[float, NDArray]:
+    """Return the mean pinball loss and its gradient with respect to the prediction.
+
+    What makes it least is that a part q of the targets lies below the prediction of quantile q
+    (Koenker and Bassett 1978, doi:10.2307/1913643).
+
+    Parameters
+    ----------
+    prediction : array_like, (..., Q)
+        float32 or float64; along the last axis one for each quantile.
+    target : array_like, (...,)
+        Of the prediction's dtype.
+    quantiles : array_like, (Q,)
+        Within (0, 1).
+    mask : array_like of bool, (...,), optional
+        True where a target counts, as of `mse_loss`.
+
+    Returns
+    -------
+    loss : float
+        The mean over targets and quantiles of ``max(q * (y - p), (q - 1) * (y - p))``.
+    gradient : ndarray, (..., Q)
+        Of the prediction's dtype.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, a quantile is not within (0, 1), or no value counts.
+    TypeError
+        If the dtypes differ or are not real, or the mask is not boolean.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastlstm.training import quantile_loss
+    >>> quantile_loss(np.array([[1.0, 3.0]]), np.array([2.0]), [0.25, 0.75])
+    (0.25, array([[-0.125,  0.125]]))
+    """
+    prediction = check_real("prediction", prediction)
+    target = check_dtype("target", target, prediction.dtype)
+    q = np.asarray(quantiles, np.float64)
+    if q.ndim != 1 or not q.size or not ((q > 0) & (q < 1)).all():
+        raise ValueError(f"quantiles: expected some numbers within (0, 1), got {quantiles!r}")
+    if prediction.shape != (*target.shape, q.size):
+        raise ValueError(
+            f"prediction: expected {(*target.shape, q.size)}, the shape of target and one for "
+            f"each quantile, got {prediction.shape}"
+        )
+    counts, n = _check_mask(mask, target.shape, "target")
+    error = np.zeros_like(prediction)
+    where = True if counts is None else counts[..., np.newaxis]
+    np.subtract(target[..., np.newaxis], prediction, out=error, where=where)
+    slope = (q - (error < 0)).astype(prediction.dtype)
+    loss = float((slope * error).sum(dtype=np.float64)) / (n * q.size)
+    gradient = np.zeros_like(prediction)
+    np.divide(slope, -n * q.size, out=gradient, where=where)
     return loss, gradient
 
 

@@ -3,8 +3,10 @@
 The arithmetic is compiled, in ``_core/optimizers.pyx``.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from fastlstm._args.arrays import REAL_DTYPES
 from fastlstm._args.numbers import check_not_negative
 from fastlstm._core import optimizers
+
+Rate = float | Callable[[int], float]
 
 
 class HasFlat(Protocol):
@@ -81,14 +85,14 @@ class _Optimizer:
     _moments: tuple[str, ...]
 
     def __init__(
-        self, parameters: Sequence[HasFlat | NDArray], lr: float, weight_decay: float
+        self, parameters: Sequence[HasFlat | NDArray], lr: Rate, weight_decay: float
     ) -> None:
         self._parameters = parameters
         self._flats = _flats("parameters", parameters)
         for flat in self._flats:
             if not flat.flags.writeable:
                 raise ValueError("parameters: expected writable buffers, got a read-only one")
-        self.lr = check_not_negative("lr", lr)
+        self.lr: Any = lr if callable(lr) else check_not_negative("lr", lr)
         self.weight_decay = check_not_negative("weight_decay", weight_decay)
         self.t = 0
 
@@ -128,11 +132,12 @@ class _Optimizer:
                 moments = getattr(self, name)
                 if moments and moments[k].shape != w.shape:
                     raise ValueError(f"{name}[{k}]: expected {w.shape}, got {moments[k].shape}")
+        lr = check_not_negative("lr", self.lr(self.t)) if callable(self.lr) else self.lr
         self.t += 1
         for k, g in enumerate(flats):
-            self._update(k, self._flats[k], g)
+            self._update(k, self._flats[k], g, lr)
 
-    def _update(self, k: int, w: NDArray, g: NDArray) -> None:
+    def _update(self, k: int, w: NDArray, g: NDArray, lr: float) -> None:
         raise NotImplementedError
 
     def _zeros(self) -> list[NDArray]:
@@ -179,8 +184,9 @@ class SGD(_Optimizer):
     parameters : sequence
         Modules (anything with a `flat` buffer of parameters), or such buffers themselves:
         one-dimensional, contiguous, float32 or float64. Updated in place by `step`.
-    lr : float
-        Learning rate; the attribute `lr` may be changed between steps.
+    lr : float or function
+        Learning rate; the attribute `lr` may be changed between steps. A function, such as
+        `CosineDecay`, gets the number of steps done and returns the rate of the next one.
     momentum : float
         0 for none.
     weight_decay : float
@@ -213,7 +219,7 @@ class SGD(_Optimizer):
     def __init__(
         self,
         parameters: Sequence[HasFlat | NDArray],
-        lr: float,
+        lr: Rate,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
@@ -225,13 +231,13 @@ class SGD(_Optimizer):
             raise ValueError("nesterov: expected momentum > 0 with it, got momentum=0")
         self.velocity = self._zeros() if self.momentum else []
 
-    def _update(self, k: int, w: NDArray, g: NDArray) -> None:
+    def _update(self, k: int, w: NDArray, g: NDArray, lr: float) -> None:
         if self.velocity:
             optimizers.momentum_step(
-                w, g, self.velocity[k], self.lr, self.weight_decay, self.momentum, self.nesterov
+                w, g, self.velocity[k], lr, self.weight_decay, self.momentum, self.nesterov
             )
         else:
-            optimizers.sgd_step(w, g, self.lr, self.weight_decay)
+            optimizers.sgd_step(w, g, lr, self.weight_decay)
 
 
 class Adam(_Optimizer):
@@ -242,8 +248,9 @@ class Adam(_Optimizer):
     parameters : sequence
         Modules (anything with a `flat` buffer of parameters), or such buffers themselves:
         one-dimensional, contiguous, float32 or float64. Updated in place by `step`.
-    lr : float
-        Learning rate; the attribute `lr` may be changed between steps.
+    lr : float or function
+        Learning rate; the attribute `lr` may be changed between steps. A function, such as
+        `CosineDecay`, gets the number of steps done and returns the rate of the next one.
     betas : tuple of two floats in [0, 1)
         Decay of the running means of the gradient and of its square.
     eps : float
@@ -280,7 +287,7 @@ class Adam(_Optimizer):
     def __init__(
         self,
         parameters: Sequence[HasFlat | NDArray],
-        lr: float = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -293,13 +300,13 @@ class Adam(_Optimizer):
         self.m = self._zeros()
         self.v = self._zeros()
 
-    def _decay(self) -> tuple[float, float]:
+    def _decay(self, lr: float) -> tuple[float, float]:
         """Return the weight decay as what is added to the gradient and what w is scaled by."""
         return self.weight_decay, 1.0
 
-    def _update(self, k: int, w: NDArray, g: NDArray) -> None:
+    def _update(self, k: int, w: NDArray, g: NDArray, lr: float) -> None:
         optimizers.adam_step(
-            w, g, self.m[k], self.v[k], self.t, self.lr, *self.betas, self.eps, *self._decay()
+            w, g, self.m[k], self.v[k], self.t, lr, *self.betas, self.eps, *self._decay(lr)
         )
 
 
@@ -313,15 +320,15 @@ class AdamW(Adam):
     def __init__(
         self,
         parameters: Sequence[HasFlat | NDArray],
-        lr: float = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(parameters, lr, betas, eps, weight_decay)
 
-    def _decay(self) -> tuple[float, float]:
-        return 0.0, 1.0 - self.lr * self.weight_decay
+    def _decay(self, lr: float) -> tuple[float, float]:
+        return 0.0, 1.0 - lr * self.weight_decay
 
 
 def _flats(name: str, items: Sequence[HasFlat | NDArray]) -> list[NDArray]:

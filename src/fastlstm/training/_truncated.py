@@ -10,8 +10,10 @@ c) The gradient at every step comes from the same two calls with segments of one
    is exact for every cell and variant, and nothing in the core exists for it alone.
 """
 
+from __future__ import annotations  # so that help() shows names
+
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +24,8 @@ from fastlstm._args.arrays import check_lengths, check_optional
 from fastlstm._args.cells import PLAIN
 from fastlstm._args.numbers import check_size
 from fastlstm._layers.recurrent import Gradients, Recurrent, Tape
+
+Segments = Callable[[int, int], ArrayLike]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +84,14 @@ class Window:
 
 def truncated_bptt(
     layer: Recurrent,
-    x: ArrayLike,
+    x: ArrayLike | Segments,
     k1: int,
     k2: int | None = None,
     state: Any = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    steps: int | None = None,
 ) -> Iterator[Window]:
     """Run a series in windows, for backpropagation through time that does not reach its start.
 
@@ -97,8 +103,10 @@ def truncated_bptt(
     ----------
     layer : LSTM, GRU or RNN
         In one direction.
-    x : (T, B, I) array, or (B, T, I) if batch_first
-        Must not change until the last ``backward``. The parameters may, as they do in training.
+    x : (T, B, I) array, or (B, T, I) if batch_first, or function
+        Must not change until the last ``backward``. The parameters may, as they do in training. A
+        function gets start and stop and returns these steps of x, when their window is asked for:
+        where x is made by what is trained too, such as an `Embedding`.
     k1 : int
         Steps from window to window; the last window has what remains of T.
     k2 : int, optional
@@ -107,6 +115,10 @@ def truncated_bptt(
         Initial state, zero by default. ``window.state`` of an earlier series goes on from there.
     lengths : (B,) integers in [0, T], optional
         Where the sequences end.
+    resets : (T, B) array of bool, or (B, T) if batch_first, optional
+        Where episodes begin, as of the layer's call; not if the layer is reverse.
+    steps : int, optional
+        T, where x is a function.
 
     Returns
     -------
@@ -139,32 +151,78 @@ def truncated_bptt(
     0 100 100
     100 200 200
     200 250 150
+
+    Over an embedding, which is trained with the layer:
+
+    >>> from fastlstm.training import Embedding
+    >>> ids = np.arange(250)[:, np.newaxis] % 5
+    >>> embedding = Embedding(5, 1, rng=0)
+    >>> optimizer = SGD([embedding, lstm], lr=0.01)
+    >>> take = lambda start, stop: embedding(ids[start:stop])
+    >>> for window in truncated_bptt(lstm, take, k1=100, steps=250):
+    ...     gradients = window.backward(dy=2 * window.y)
+    ...     steps = ids[window.stop - len(gradients.x) : window.stop]
+    ...     optimizer.step([embedding.backward(steps, gradients.x), gradients])
     """
     _check_layer("truncated_bptt", layer)
     k1 = check_size("k1", k1)
     k2 = k1 if k2 is None else check_size("k2", k2)
     if k2 % k1:
         raise ValueError(f"k2: expected a multiple of k1={k1}, got {k2}")
+    if callable(x):
+        if steps is None:
+            raise TypeError("steps: expected an integer where x is a function, got None")
+        T = check_size("steps", steps, least=0)
+        ends = check_lengths(lengths, T, np.size(lengths)) if lengths is not None else None
+        return _windows(layer, x, T, k1, k2, state, ends, _episodes(layer, resets, T))
+    if steps is not None:
+        raise TypeError(f"steps: expected None where x is an array, got {steps}")
     inputs = layer._check_input(x)
     T, B, _ = inputs.shape
     layer._check_state("state", state, B)
     ends = check_lengths(lengths, T, B)
-    return _windows(layer, inputs, k1, k2, state, ends)
+
+    def take(start: int, stop: int) -> NDArray:
+        segment = inputs[start:stop]
+        return segment.transpose(1, 0, 2) if layer.batch_first else segment
+
+    return _windows(layer, take, T, k1, k2, state, ends, _episodes(layer, resets, T, B))
+
+
+def _episodes(
+    layer: Recurrent, resets: ArrayLike | None, T: int, B: int | None = None
+) -> NDArray[np.bool_] | None:
+    """Return `resets` as (T, B); B is None where x is a function."""
+    if resets is None:
+        return None
+    if layer.reverse:
+        raise ValueError(f"resets: expected None for {layer!r}")
+    return layer._check_resets(resets, T, np.size(resets) // max(T, 1) if B is None else B)
 
 
 def _windows(
-    layer: Recurrent, x: NDArray, k1: int, k2: int, state: Any, lengths: NDArray | None
+    layer: Recurrent,
+    take: Segments,
+    T: int,
+    k1: int,
+    k2: int,
+    state: Any,
+    lengths: NDArray | None,
+    resets: NDArray | None,
 ) -> Iterator[Window]:
-    """Yield the windows of x (T, B, I)."""
+    """Yield the windows of T steps."""
     tapes: deque[Tape] = deque(maxlen=k2 // k1)
-    T = len(x)
     for start in range(0, T, k1):
         stop = min(start + k1, T)
-        segment = x[start:stop]
+        segment = take(start, stop)
+        got = np.shape(segment)[1 if layer.batch_first else 0 : 2]
+        if got[:1] != (stop - start,):
+            raise ValueError(f"x: expected {stop - start} steps from x({start}, {stop}), got {got}")
         remaining = None if lengths is None else np.clip(lengths - start, 0, stop - start)
-        y, state, tape = layer.forward(
-            segment.transpose(1, 0, 2) if layer.batch_first else segment, state, lengths=remaining
-        )
+        begins = None if resets is None else resets[start:stop]
+        if begins is not None and layer.batch_first:
+            begins = begins.T
+        y, state, tape = layer.forward(segment, state, lengths=remaining, resets=begins)
         tapes.append(tape)
         yield Window(y, start, stop, state, layer, tuple(tapes))
 
@@ -177,14 +235,15 @@ def gradient_flow(
     Parameters
     ----------
     layer : LSTM, GRU or RNN
-        Of one layer in one direction. It runs as in a plain call: without dropout, and with the
+        In one direction. It runs as in a plain call: without dropout, and with the
         expectation of zoneout. Take float64: in float32 what vanishes soon underflows.
     x : (T, B, I) array, or (B, T, I) if batch_first
         The input.
     state : optional
         Initial state, zero by default.
     dh : (B, R) array, optional
-        Gradient of the loss with respect to the last h; ones, for the sum of h, if not given.
+        Gradient of the loss with respect to the last h of the last layer; ones, for the sum of h,
+        if not given.
 
     Returns
     -------
@@ -192,12 +251,13 @@ def gradient_flow(
         Under ``"h"``, and for the LSTM ``"c"``, the Euclidean norm over the units of dL/dh_t and
         dL/dc_t, for t from 0, the initial state, to T. h_t and c_t are what step t + 1 starts from,
         two separate arguments of it: dL/dc_t is the path through c alone, without what h_t owes to
-        c_t, and 0 at T.
+        c_t, and 0 at T. In a stack they are those of each layer, ``"h_l0"``, ``"c_l0"``, ...;
+        what the layer above reads of h_t within step t is no path of dL/dh_t either.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument does not fit, or there is more than one layer or direction.
+        If an argument does not fit, or there is more than one direction.
 
     Examples
     --------
@@ -213,8 +273,6 @@ def gradient_flow(
     True
     """
     _check_layer("gradient_flow", layer)
-    if layer.num_layers != 1:
-        raise ValueError(f"gradient_flow: expected one layer, got {layer!r}")
     inputs = layer._check_input(x)
     T, B, _ = inputs.shape
     shape = (B, layer.output_size)
@@ -230,11 +288,14 @@ def gradient_flow(
         assert tape is not None
         tapes.append(tape)
 
-    flow = {"h": np.empty((T + 1, B), layer.dtype)}
-    dstate: Any = upstream[None]
-    if PLAIN[layer.cell].has_c:
-        flow["c"] = np.empty((T + 1, B), layer.dtype)
-        dstate = dstate, np.zeros((1, B, layer.hidden_size), layer.dtype)
+    L, has_c = layer.num_layers, PLAIN[layer.cell].has_c
+    suffixes = [""] if L == 1 else [f"_l{k}" for k in range(L)]
+    names = [part + suffix for part in ("h", "c")[: 1 + has_c] for suffix in suffixes]
+    flow = {name: np.empty((T + 1, B), layer.dtype) for name in names}
+    dstate: Any = np.zeros((L, *shape), layer.dtype)
+    dstate[-1] = upstream
+    if has_c:
+        dstate = dstate, np.zeros((L, B, layer.hidden_size), layer.dtype)
     _put_norms(flow, T, dstate)
     for t in reversed(range(T)):
         dstate = layer.backward(tapes[t], dstate=dstate).state
@@ -244,8 +305,9 @@ def gradient_flow(
 
 def _put_norms(flow: dict[str, NDArray], t: int, dstate: Any) -> None:
     parts = dstate if isinstance(dstate, tuple) else (dstate,)
-    for norms, part in zip(flow.values(), parts, strict=True):
-        norms[t] = np.linalg.norm(part[0], axis=1)
+    layers = [d for part in parts for d in part]
+    for norms, d in zip(flow.values(), layers, strict=True):
+        norms[t] = np.linalg.norm(d, axis=1)
 
 
 def _check_layer(function: str, layer: Recurrent) -> None:

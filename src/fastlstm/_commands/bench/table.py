@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastlstm._commands.bench.measure import Case
-from fastlstm._commands.bench.peers import Fastlstm
+from fastlstm._commands.bench.peers import OWN, Fastlstm
 from fastlstm._commands.bench.roofline import ARITHMETIC
 
 
@@ -24,8 +24,8 @@ class Result(NamedTuple):
 
     @property
     def ratios(self) -> dict[str, float]:
-        """How many times as long as ours each peer takes."""
-        return {name: t / self.ours for name, t in self.times.items() if name != Fastlstm.name}
+        """How many times as long as ours each other library takes."""
+        return {name: t / self.ours for name, t in self.times.items() if name not in OWN}
 
     @property
     def ratio(self) -> float | None:
@@ -65,14 +65,14 @@ def describe(rates: dict[str, float]) -> str:
 
 def header(columns: Sequence[str]) -> str:
     """Return the first line of the table; times are in microseconds."""
-    names = "".join(f"{name:>12}" for name in columns)
+    names = "".join(f"{name:>15}" for name in columns)
     return f"{'microseconds':<30}{names}{'ratio':>7}{'GFLOP/s':>9}{'bound':>11}{'% of it':>9}"
 
 
 def row(result: Result, columns: Sequence[str]) -> str:
     """Return a line of the table; what a library cannot do is a dash."""
     times = "".join(
-        f"{1e6 * result.times[name]:12.1f}" if name in result.times else f"{'-':>12}"
+        f"{1e6 * result.times[name]:15.1f}" if name in result.times else f"{'-':>15}"
         for name in columns
     )
     ratio = "-" if result.ratio is None else f"{result.ratio:.2f}"

@@ -138,6 +138,14 @@ cdef class Stream:
                 copy_array(&c_out[l, 0, 0], n.H, self.states[l].job.c, n.Hp, self.B, n.H)
         return h, c if self.has_c else None
 
+    def zero_rows(self, const unsigned char[::1] resets not None):
+        """Set h and c of all layers to zero in the rows whose flag is not 0."""
+        cdef ptrdiff_t l
+        if resets.shape[0] != self.B:
+            raise ValueError(f"resets: expected {(self.B,)}, got {(resets.shape[0],)}")
+        for l in range(self.L):
+            reset_rows(&self.states[l], &resets[0])
+
     def set_state(self, list h not None, list c not None):
         """Take h (B, R) and c (B, H) of each layer, or None for zeros."""
         cdef const Sizes *n = &self.states[0].job.size

@@ -3,13 +3,14 @@
 # The rows of a batch are independent but for the weight gradients. Where these are small, every
 # n-th row forms a group with its own sums, and groups share nothing: a thread that summed over
 # all rows would wait for what others have just written. How many groups there are depends on the
-# shape alone, so that gradients do not depend on the number of threads.
+# shape alone, so that gradients do not depend on the number of threads. Nor do chunks.
 
 
 cdef enum:
     MOST_GROUPS = 8
     MOST_WEIGHT_GRADIENTS = 3
     LEAST_ROWS = 128              # in a chunk: each reads and writes the weight gradients
+    RING = 2                      # chunks of a group that threads work on at once
 
 
 cdef enum Source:                # of what was multiplied with weights
@@ -38,6 +39,14 @@ cdef struct Gradients:           # where they are added, or NULL
     real *layer_norm            # (2 * gates + 2, H)
 
 
+cdef struct Chunk:               # of steps, on their way from dz to the gradients
+    real *x                     # (chunk rows, I), unless it is read where it is
+    real *dx                    # (chunk rows, Ip)
+    real *dy                    # (chunk rows, R); NULL: it is read where it is
+    real *h                     # (chunk rows, R)
+    real *dz                    # (chunk rows, D)
+
+
 cdef struct Backward:            # of a group of rows, or of all
     const kernel_table *kernels
     int kind
@@ -58,10 +67,8 @@ cdef struct Backward:            # of a group of rows, or of all
     const real *w_hh_columns
     SequenceView x, dy, dx
     bint x_flat, dx_direct, gather_dy
-    bint split_units
     ptrdiff_t chunk_rows
-    ptrdiff_t chunks            # to go through in one run
-    ptrdiff_t end               # the steps before this one are still to do
+    int ring                    # so many of the chunks are used: a second one costs cache
     const real *gates
     const real *extra
     const real *h
@@ -69,17 +76,13 @@ cdef struct Backward:            # of a group of rows, or of all
     const real *zoneout_h       # see Masks
     const real *zoneout_c
     const real *dropout
-    real *x_chunk               # (chunk rows, I)
-    real *dx_chunk              # (chunk rows, Ip)
-    real *dy_chunk              # (chunk rows, R); NULL: dy is read where it is
-    real *h_chunk               # (chunk rows, R)
-    real *dz                    # (chunk rows, D)
+    Chunk[RING] chunks
     real *dh                    # (B, Rp): dL/dh_t from the future
     real *dc                    # (B, Hp)
     real *kept                  # (B, Rp): what zoneout hands to h_{t-1}
     real *through               # (B, Rp): what comes through W_hh, under dropout
     real *scratch               # (B, Hp)
-    char *rounded               # (threads, rounded_size)
+    char *rounded               # (tasks that run at once, rounded_size)
     size_t rounded_size
     const real *zeros           # as long as the widest row
     WeightGradient weight_gradients[MOST_WEIGHT_GRADIENTS]
@@ -90,12 +93,6 @@ cdef struct Backward:            # of a group of rows, or of all
     ptrdiff_t dpeephole_size
     real *dnorm
     ptrdiff_t dnorm_size
-
-
-cdef struct Groups:
-    Backward *jobs
-    int count
-    Gradients to
 
 
 cdef inline const real *tape_h(const Backward *job, ptrdiff_t s) noexcept nogil:
@@ -112,20 +109,24 @@ cdef inline const real *tape_c(const Backward *job, ptrdiff_t s) noexcept nogil:
 
 
 cdef void point_backward_step(
-    backward_step *todo, const Backward *job, const Share *share, ptrdiff_t s, ptrdiff_t at,
-    const real *dy, ptrdiff_t dy_stride,
+    backward_step *todo, const Backward *job, const Share *share, const Chunk *chunk, ptrdiff_t s,
+    ptrdiff_t at, void *rounded,
 ) noexcept nogil:
     """Point to what step s, whose first row is row `at` of the chunk, reads and writes."""
     cdef ptrdiff_t R = job.size.R, Rp = job.size.Rp, Hp = job.size.Hp
     cdef ptrdiff_t first = share.first_row, step = share.row_step
-    cdef ptrdiff_t before = first_row(&job.steps, s) + first
+    cdef ptrdiff_t before = first_row(&job.steps, s) + first, dy_stride = job.dy.stride_b
+    cdef const real *dy = job.dy.data + s * job.dy.stride_t
+    if chunk.dy != NULL:
+        dy = chunk.dy + at * R
+        dy_stride = R
     memset(todo, 0, sizeof(backward_step))
     todo.rows = rows_of_share(share, alive(&job.steps, s))
     todo.H = job.size.H
     todo.R = R
     todo.first = share.first_panel
     todo.last = share.last_panel
-    todo.dz = job.dz + (at + first) * job.D
+    todo.dz = chunk.dz + (at + first) * job.D
     todo.dz_stride = step * job.D
     todo.gradients = job.gradients
     todo.dc = job.dc + first * Hp
@@ -150,18 +151,14 @@ cdef void point_backward_step(
     todo.scratch = job.scratch + first * Hp
     todo.scratch_stride = step * Hp
     todo.zeros = job.zeros
+    todo.rounded = rounded
     todo.zoneout_c = offset(job.zoneout_c, before * job.zoneout_c_stride)
     todo.zoneout_c_stride = step * job.zoneout_c_stride
     if job.dropout != NULL:
-        todo.u = job.h_chunk + (at + first) * R
+        todo.u = chunk.h + (at + first) * R
         todo.u_stride = step * R
         todo.dropout = job.dropout + first * job.dropout_stride
         todo.dropout_stride = step * job.dropout_stride
-
-
-cdef inline void *scratch_of(const Backward *job, int thread) noexcept nogil:
-    """Where a thread's kernels may round."""
-    return job.rounded + thread * job.rounded_size
 
 
 cdef void split_zoneout(
@@ -179,30 +176,16 @@ cdef void split_zoneout(
     todo.dy_stride = 0
 
 
-cdef void run_backward_step(
-    const Backward *job, const Share *share, ptrdiff_t s, ptrdiff_t at,
-    const real *dy, ptrdiff_t dy_stride, int thread, int threads,
+cdef void multiply_hidden(
+    const Backward *job, const Share *share, const backward_step *todo, ptrdiff_t first,
+    ptrdiff_t last,
 ) noexcept nogil:
-    """Step s, whose first row is row `at` of the chunk: dz of the step, and dh for the one before.
-    """
+    """dh for the step before: dz @ W_hh and what did not pass through it, of some vectors."""
     cdef const kernel_table *k = job.kernels
-    cdef ptrdiff_t R = job.size.R, Rp = job.size.Rp, r = share.first_row, step = share.row_step
-    cdef ptrdiff_t first = 0, last = Rp // k.lanes, panels, i
-    cdef backward_step todo
-    cdef real *through
+    cdef ptrdiff_t R = job.size.R, Rp = job.size.Rp, r = share.first_row, step = share.row_step, i
+    cdef real *through = todo.dh
     cdef const real *init = job.zeros
     cdef ptrdiff_t init_stride = 0
-    point_backward_step(&todo, job, share, s, at, dy, dy_stride)
-    todo.rounded = scratch_of(job, thread)
-    if job.zoneout_h != NULL:
-        split_zoneout(job, share, s, &todo)
-    k.backward_cells[job.kind](&todo)
-    if job.split_units:
-        barrier(threads)
-        panels = (last + 3) // 4  # of 4 vectors of columns, the last one maybe narrower
-        first = panels * thread // threads * 4
-        last = min(last, panels * (thread + 1) // threads * 4)
-    through = todo.dh
     if job.dropout != NULL:
         through = job.through + r * Rp
     elif job.kind != LSTM:  # which leaves in dh what did not pass through W_hh
@@ -221,127 +204,79 @@ cdef void run_backward_step(
     if job.zoneout_h != NULL:
         for i in range(todo.rows):
             k.accumulate(todo.dh + i * step * Rp, job.kept + (r + i * step) * Rp, NULL, R)
-    if job.split_units:
-        barrier(threads)
+
+
+cdef void run_backward_steps(
+    const Backward *job, const Share *share, const Chunk *chunk, ptrdiff_t begin, ptrdiff_t end,
+    void *rounded,
+) noexcept nogil:
+    """dz of a share of the steps begin..end."""
+    cdef backward_step todo
+    cdef ptrdiff_t s, at, before = first_row(&job.steps, begin)
+    for s in range(end - 1, begin - 1, -1):
+        at = first_row(&job.steps, s) - before
+        point_backward_step(&todo, job, share, chunk, s, at, rounded)
+        if has_resets(&job.steps, s, s + 1):
+            reset_backward_cells(job, share, chunk, s, at, rounded)
+        else:
+            if job.zoneout_h != NULL:
+                split_zoneout(job, share, s, &todo)
+            job.kernels.backward_cells[job.kind](&todo)
+        multiply_hidden(job, share, &todo, 0, job.size.Rp // job.kernels.lanes)
+        stop_gradients(job, share, s)
 
 
 cdef bint hidden_is_flat(const Backward *job, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
     """Whether what W_hh multiplied in the steps begin..end is in the tape row after row: not if
-    rows end there, or under dropout.
+    rows end there or are reset, or under dropout.
     """
     cdef ptrdiff_t before = alive(&job.steps, begin - 1) if begin else job.steps.B
-    return before == alive(&job.steps, end - 1) and job.dropout == NULL
+    return (before == alive(&job.steps, end - 1) and job.dropout == NULL
+            and not has_resets(&job.steps, begin, end))
 
 
 cdef void collect(
-    const Backward *job, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t lo, ptrdiff_t hi,
+    const Backward *job, const Share *share, const Chunk *chunk, ptrdiff_t begin, ptrdiff_t end,
 ) noexcept nogil:
-    """Copy what a chunk cannot read where it is: rows lo..hi of x, dy and h_{t-1}."""
+    """Copy what a chunk cannot read where it is: a share's rows of x, dy and h_{t-1}."""
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t R = job.size.R, s = begin, r, j, before = first_row(steps, begin)
-    if not job.x_flat:
-        copy_rows(job.x_chunk, job.size.I, &job.x, steps, begin, lo, hi, False)
-    if job.dy_chunk != NULL:
-        copy_rows(job.dy_chunk, R, &job.dy, steps, begin, lo, hi, False)
-    if not hidden_is_flat(job, begin, end):
-        for r in range(lo, hi):
-            while first_row(steps, s + 1) - before <= r:
-                s += 1
-            j = r - (first_row(steps, s) - before)
-            memcpy(job.h_chunk + r * R, tape_h(job, s - 1) + j * job.h_stride, R * sizeof(real))
-            if job.dropout != NULL:
-                job.kernels.multiply(
-                    job.h_chunk + r * R, job.h_chunk + r * R,
-                    job.dropout + j * job.dropout_stride, R)
+    cdef ptrdiff_t I = job.size.I, R = job.size.R, s, i, j, r
+    cdef bint copies_h = not hidden_is_flat(job, begin, end)
+    if job.x_flat and chunk.dy == NULL and not copies_h:
+        return
+    for s in range(begin, end):
+        for i in range(rows_of_share(share, alive(steps, s))):
+            j = share.first_row + i * share.row_step
+            r = first_row(steps, s) - first_row(steps, begin) + j
+            if not job.x_flat:
+                memcpy(chunk.x + r * I, row_of(&job.x, steps, s, j), I * sizeof(real))
+            if chunk.dy != NULL:
+                memcpy(chunk.dy + r * R, row_of(&job.dy, steps, s, j), R * sizeof(real))
+            if copies_h:
+                copy_or_zero(
+                    chunk.h + r * R, tape_h(job, s - 1) + j * job.h_stride, R,
+                    is_reset(steps, s, j))
+                if job.dropout != NULL:
+                    job.kernels.multiply(
+                        chunk.h + r * R, chunk.h + r * R, job.dropout + j * job.dropout_stride, R)
 
 
 cdef void input_gradient(
-    const Backward *job, ptrdiff_t begin, ptrdiff_t lo, ptrdiff_t hi, int thread,
+    const Backward *job, const Chunk *chunk, ptrdiff_t begin, ptrdiff_t lo, ptrdiff_t hi,
+    void *rounded,
 ) noexcept nogil:
     """dx = dz @ W_ih for the rows lo..hi of the chunk that begins at step `begin`."""
     cdef const Steps *steps = &job.steps
-    cdef real *dx = job.dx_chunk
+    cdef real *dx = chunk.dx
     cdef ptrdiff_t Ip = job.size.Ip, stride = Ip
     if job.dx_direct:
         dx = row_of(&job.dx, steps, begin, 0)
         stride = flat_stride(&job.dx, steps)
     job.kernels.product(
-        dx + lo * stride, stride, job.zeros, 0, job.dz + lo * job.D, job.D, job.w_ih_columns,
-        hi - lo, Ip // job.kernels.lanes, job.size.N, 0, scratch_of(job, thread))
+        dx + lo * stride, stride, job.zeros, 0, chunk.dz + lo * job.D, job.D, job.w_ih_columns,
+        hi - lo, Ip // job.kernels.lanes, job.size.N, 0, rounded)
     if not job.dx_direct:
-        copy_rows(job.dx_chunk, Ip, &job.dx, steps, begin, lo, hi, True)
-
-
-cdef void backward_rows(Backward *job, int thread, int threads) noexcept nogil:
-    """The next chunks of a group."""
-    cdef const Steps *steps = &job.steps
-    cdef Share share = share_of(job.size.P, job.split_units, thread, threads)
-    cdef ptrdiff_t s, begin, at, rows, lo, hi, end = job.end, dy_stride = job.size.R, chunk
-    cdef const real *dy
-    for chunk in range(job.chunks):
-        if end == 0:
-            break
-        begin = chunk_begin(steps, end, job.chunk_rows)
-        rows = first_row(steps, end) - first_row(steps, begin)
-        lo = rows * thread // threads
-        hi = rows * (thread + 1) // threads
-        collect(job, begin, end, lo, hi)
-        barrier(threads)
-        for s in range(end - 1, begin - 1, -1):
-            at = first_row(steps, s) - first_row(steps, begin)
-            if job.dy_chunk != NULL:
-                dy = job.dy_chunk + at * job.size.R
-            else:
-                dy = job.dy.data + s * job.dy.stride_t
-                dy_stride = job.dy.stride_b
-            run_backward_step(job, &share, s, at, dy, dy_stride, thread, threads)
-        barrier(threads)
-        if job.dx.data != NULL:
-            input_gradient(job, begin, lo, hi, thread)
-        add_weight_gradients(job, begin, end, thread, threads)
-        barrier(threads)
-        end = begin
-    if thread == 0:
-        job.end = end
-
-
-cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:
-    cdef ptrdiff_t j
-    if sums != NULL:
-        for j in range(n):
-            sums[j] += part[j]
-
-
-cdef void backward_thread(void *argument, int thread, int threads) noexcept nogil:
-    cdef Groups *groups = <Groups *>argument
-    cdef Backward *job = groups.jobs
-    cdef const WeightGradient *gradient
-    cdef ptrdiff_t first, last, width
-    cdef int i, j
-    if groups.count == 1:
-        backward_rows(job, thread, threads)
-    else:
-        i = thread
-        while i < groups.count:
-            backward_rows(&groups.jobs[i], 0, 1)
-            i += threads
-    barrier(threads)
-    if groups.jobs[0].end > 0:
-        return
-    for i in range(groups.count):
-        job = &groups.jobs[i]
-        for j in range(job.weight_gradient_count):
-            gradient = &job.weight_gradients[j]
-            width = 4 * job.kernels.lanes
-            first = gradient.panels * thread // threads * width
-            last = min(gradient.panels * (thread + 1) // threads * width, gradient.N)
-            if not job.kernels.prefer_blas and job.steps.count:
-                job.kernels.add_transposed(
-                    gradient.dw, gradient.g, gradient.G, gradient.M, first, last)
-        if thread == 0:
-            add(groups.to.b, job.db, job.db_size)
-            add(groups.to.peephole, job.dpeephole, job.dpeephole_size)
-            add(groups.to.layer_norm, job.dnorm, job.dnorm_size)
+        copy_rows(chunk.dx, Ip, &job.dx, steps, begin, lo, hi, True)
 
 
 cdef SequenceView view_of_group(SequenceView rows, int group, int count) noexcept nogil:
@@ -392,8 +327,6 @@ cdef void begin_backward(
     job.x_flat = is_flat(&job.x, steps) and flat_stride(&job.x, steps) >= max(n.I, 1)
     job.dx_direct = is_flat(&job.dx, steps) and n.I == n.Ip
     job.chunk_rows = max(<ptrdiff_t>LEAST_ROWS, rows_per_chunk(job.D))
-    job.chunks = PTRDIFF_MAX
-    job.end = steps.count
     job.db_size = n.N + (n.H if kind == GRU else 0)
     if to.peephole != NULL:
         job.dpeephole_size = (2 if weights.options.coupled else 3) * n.H
@@ -412,6 +345,9 @@ cdef void restrict_to_group(Backward *jobs, int g, int count) noexcept nogil:
     cdef Backward *job = &jobs[g]
     job[0] = jobs[0]
     job.steps.B = job.steps.B // count
+    if job.steps.resets != NULL:
+        job.steps.resets += g
+        job.steps.resets_stride = count
     job.x = view_of_group(job.x, g, count)
     job.dx = view_of_group(job.dx, g, count)
     job.dy = view_of_group(job.dy, g, count)
@@ -431,11 +367,13 @@ cdef void restrict_to_group(Backward *jobs, int g, int count) noexcept nogil:
     job.dropout_stride *= count
 
 
-cdef void place_backward_workspace(Backward *job, int threads, Memory *memory) noexcept nogil:
+cdef void place_backward_workspace(Backward *job, int tasks, Memory *memory) noexcept nogil:
+    """Memory for all that does not stay, where so many tasks of a group run at once."""
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t lanes = job.kernels.lanes, widest = max(n.Hp, n.Rp, n.Ip), B = job.steps.B
     cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count)
     cdef WeightGradient *gradient
+    cdef Chunk *chunk
     cdef int i
     rows = min(rows, max(job.chunk_rows, B))
     for i in range(job.weight_gradient_count):
@@ -447,14 +385,16 @@ cdef void place_backward_workspace(Backward *job, int threads, Memory *memory) n
     for i in range(job.weight_gradient_count):
         job.rounded_size = max(job.rounded_size, job.kernels.outer_product_bytes(
             job.weight_gradients[i].M, rows))
-    job.rounded = carve_bytes(memory, size_times(threads, job.rounded_size))
-    job.x_chunk = carve(memory, rows, n.I)
-    job.dx_chunk = carve(memory, rows, n.Ip)
-    job.h_chunk = carve(memory, rows, n.R)
-    job.dy_chunk = carve(memory, rows, n.R) if job.gather_dy else NULL
-    # dz has columns that are only ever padding: what is left in memory could be slow denormals;
-    # and outer_product reads a panel beyond the last row
-    job.dz = carve_zeros(memory, rows + (4 * lanes + job.D - 1) // job.D, job.D)
+    job.rounded = carve_bytes(memory, size_times(tasks, job.rounded_size))
+    for i in range(job.ring):
+        chunk = &job.chunks[i]
+        chunk.x = carve(memory, rows, n.I)
+        chunk.dx = carve(memory, rows, n.Ip)
+        chunk.h = carve(memory, rows, n.R)
+        chunk.dy = carve(memory, rows, n.R) if job.gather_dy else NULL
+        # dz has columns that are only ever padding: what is left in memory could be slow denormals;
+        # and outer_product reads a panel beyond the last row
+        chunk.dz = carve_zeros(memory, rows + (4 * lanes + job.D - 1) // job.D, job.D)
     job.dh = carve(memory, B, n.Rp)
     job.dc = carve(memory, B, n.Hp)
     job.zeros = carve_zeros(memory, 1, widest)

@@ -8,6 +8,13 @@ cdef struct Steps:
     const ptrdiff_t *order      # (B,) rows by falling length; NULL: not ragged
     const ptrdiff_t *lengths    # (B,) in that order
     const ptrdiff_t *first      # (count + 1,) rows before step s
+    const unsigned char *resets  # of each row of each step, see resets.pxi, or NULL
+    ptrdiff_t resets_stride     # from row to row of a step
+
+
+cdef inline Steps plain_steps(ptrdiff_t count, ptrdiff_t B, bint reverse) noexcept nogil:
+    """Steps of B rows each, without resets."""
+    return Steps(count, B, reverse, NULL, NULL, NULL, NULL, 1)
 
 
 cdef inline ptrdiff_t first_row(const Steps *steps, ptrdiff_t s) noexcept nogil:
@@ -24,12 +31,11 @@ cdef inline ptrdiff_t batch_row(const Steps *steps, ptrdiff_t j) noexcept nogil:
     return j if steps.order == NULL else steps.order[j]
 
 
-cdef ptrdiff_t chunk_end(const Steps *steps, ptrdiff_t s, ptrdiff_t most_rows) noexcept nogil:
-    """The step behind the chunk that begins at step s: one step, or more of most_rows together."""
-    cdef ptrdiff_t end = s + 1
-    while end < steps.count and first_row(steps, end + 1) - first_row(steps, s) <= most_rows:
-        end += 1
-    return end
+cdef inline ptrdiff_t time_of(const Steps *steps, ptrdiff_t s, ptrdiff_t j) noexcept nogil:
+    """Where in time row j has its step s."""
+    if steps.order != NULL and steps.reverse:
+        return steps.lengths[j] - 1 - s
+    return s
 
 
 cdef ptrdiff_t chunk_begin(const Steps *steps, ptrdiff_t end, ptrdiff_t most_rows) noexcept nogil:
@@ -46,6 +52,7 @@ cdef class Schedule:
     cdef ptrdiff_t T
     cdef bint concatenated      # x and y are (1, all rows, F), step after step
     cdef Buffer buffer
+    cdef Buffer resets
 
     def __cinit__(
         self, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t[::1] lengths=None, bint reverse=False,
@@ -53,7 +60,7 @@ cdef class Schedule:
         if T < 0 or B < 0 or size_times(T, B) > MOST_ROWS:
             raise MemoryError(f"x: expected at most {MOST_ROWS} rows, got {T} steps of {B}")
         self.T = T
-        self.steps = Steps(T, B, reverse, NULL, NULL, NULL)
+        self.steps = plain_steps(T, B, reverse)
         if lengths is not None:
             if lengths.shape[0] != B:
                 raise ValueError(f"lengths: expected {(B,)}, got {(lengths.shape[0],)}")
@@ -112,18 +119,29 @@ cdef class Schedule:
         self.steps.first = first
         return 0
 
+    cdef int take_resets(self, const unsigned char[:, :] resets) except -1:
+        """Copy the flags of (T, B) in the order of the steps. They are read once."""
+        cdef Steps *steps = &self.steps
+        cdef ptrdiff_t B = steps.B, s, j, rows = first_row(steps, steps.count)
+        cdef unsigned char *flags
+        if resets.shape[0] != self.T or resets.shape[1] != B:
+            raise ValueError(
+                f"resets: expected {(self.T, B)}, got {(resets.shape[0], resets.shape[1])}")
+        self.resets = Buffer(rows)
+        flags = <unsigned char *>self.resets.block.memory
+        for s in range(steps.count):
+            for j in range(alive(steps, s)):
+                flags[first_row(steps, s) + j] = (
+                    resets[time_of(steps, s, j), batch_row(steps, j)] != 0)
+        steps.resets = flags
+        return 0
 
-cdef struct Share:               # what a thread does of each step
+
+cdef struct Share:               # some of each step
     ptrdiff_t first_row         # this row and every `row_step`-th after it
     ptrdiff_t row_step
     ptrdiff_t first_panel       # hidden units of panels first_panel <= p < last_panel
     ptrdiff_t last_panel
-
-
-cdef Share share_of(ptrdiff_t P, bint split_units, int thread, int threads) noexcept nogil:
-    if split_units:
-        return Share(0, 1, P * thread // threads, P * (thread + 1) // threads)
-    return Share(thread, threads, 0, P)
 
 
 cdef inline ptrdiff_t rows_of_share(const Share *share, ptrdiff_t n) noexcept nogil:
@@ -131,14 +149,9 @@ cdef inline ptrdiff_t rows_of_share(const Share *share, ptrdiff_t n) noexcept no
     return (n - share.first_row + share.row_step - 1) // share.row_step
 
 
-cdef bint prefer_units(ptrdiff_t B, int threads, ptrdiff_t Z, ptrdiff_t H) noexcept:
-    """Whether threads share hidden units, not rows: too few rows, or weights that want two L2."""
-    return B < threads or (Z * H * sizeof(real) > (1 << 20) and B < 6 * threads)
-
-
-cdef int threads_for_step(ptrdiff_t B, ptrdiff_t Z, ptrdiff_t H, int most) noexcept:
-    """How many threads are worth a barrier per step: one costs a fifth of waking a thread."""
-    return min(most, threads_for(5 * <double>B * Z * H))
+cdef inline ptrdiff_t steps_of_share(const Share *share, const Steps *steps) noexcept nogil:
+    """How many steps any row of the share takes part in."""
+    return steps.count if steps.order == NULL else steps.lengths[share.first_row]
 
 
 cdef struct SequenceView:                # a (T, B, F) array as the steps see it
@@ -172,10 +185,8 @@ cdef inline real *row_of(
     const SequenceView *a, const Steps *steps, ptrdiff_t s, ptrdiff_t j,
 ) noexcept nogil:
     """Row j of step s."""
-    cdef ptrdiff_t t = s
+    cdef ptrdiff_t t = time_of(steps, s, j)
     if steps.order != NULL:
-        if steps.reverse:
-            t = steps.lengths[j] - 1 - s
         if a.concatenated:
             return a.data + (steps.first[t] + j) * a.stride_b
         j = steps.order[j]

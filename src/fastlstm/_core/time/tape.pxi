@@ -46,10 +46,11 @@ cdef class Tape:
     def __init__(
         self, Weights weights not None, const real[:, :, :] x not None,
         unsigned char[::1] memory not None, *, const ptrdiff_t[::1] lengths=None,
-        bint reverse=False, bint concatenated=False,
+        bint reverse=False, bint concatenated=False, const unsigned char[:, :] resets=None,
     ):
         """The tape of a call without masks, from x as the core had it and what was `memory`."""
-        cdef Schedule schedule = schedule_of(weights, x, lengths, reverse, concatenated)
+        cdef Schedule schedule = schedule_of(
+            weights, x, lengths, reverse, concatenated, resets)
         cdef Memory parts = Memory(NULL, 0)
         cdef Forward job
         begin_forward(&job, &weights.packed, &schedule.steps, True)
@@ -79,7 +80,7 @@ cdef class Tape:
 
 cdef Schedule schedule_of(
     Weights weights, const real[:, :, :] x, const ptrdiff_t[::1] lengths, bint reverse,
-    bint concatenated,
+    bint concatenated, const unsigned char[:, :] resets,
 ):
     """The steps of x, of which shape and layout are checked."""
     cdef Schedule schedule
@@ -91,6 +92,8 @@ cdef Schedule schedule_of(
         schedule = Schedule(lengths[0], lengths.shape[0], lengths, reverse)
         schedule.concatenated = True
     schedule.check("x", x, weights.packed.size.I)
+    if resets is not None:
+        schedule.take_resets(resets)
     return schedule
 
 

@@ -2,69 +2,102 @@
 
 
 cdef const real *multiplied(
-    const Backward *job, const WeightGradient *gradient, ptrdiff_t begin, ptrdiff_t end,
-    ptrdiff_t *stride,
+    const Backward *job, const WeightGradient *gradient, const Chunk *chunk, ptrdiff_t begin,
+    ptrdiff_t end, ptrdiff_t *stride,
 ) noexcept nogil:
     """a (rows, M) of a weight gradient for the steps begin..end."""
     if gradient.source == FROM_X:
         stride[0] = job.size.I
         if not job.x_flat:
-            return job.x_chunk
+            return chunk.x
         stride[0] = flat_stride(&job.x, &job.steps)
         return row_of(&job.x, &job.steps, begin, 0)
     if gradient.source == FROM_H:
         stride[0] = job.size.R
         if not hidden_is_flat(job, begin, end):
-            return job.h_chunk
+            return chunk.h
         stride[0] = job.h_stride
         return tape_h(job, begin - 1)
     stride[0] = job.extra_stride
     return job.extra + first_row(&job.steps, begin) * job.extra_stride + job.parts.m
 
 
-cdef void add_weight_gradients(
-    const Backward *job, ptrdiff_t begin, ptrdiff_t end, int thread, int threads,
+cdef void add_bias_gradients(
+    const Backward *job, const Chunk *chunk, ptrdiff_t begin, ptrdiff_t end,
 ) noexcept nogil:
-    """Add what the steps begin..end contribute, to all parameters."""
-    cdef const kernel_table *k = job.kernels
+    """Add what the steps begin..end contribute to the gradients of biases and options."""
     cdef const Steps *steps = &job.steps
     cdef ptrdiff_t rows = first_row(steps, end) - first_row(steps, begin), s, j
-    cdef ptrdiff_t H = job.size.H, N = job.size.N, a_stride, first, panels
+    cdef ptrdiff_t H = job.size.H, N = job.size.N
+    cdef const real *dz = chunk.dz
+    job.kernels.add_rows(job.db, dz + job.gradients.b, job.D, rows, N)
+    if job.kind == GRU:  # the bias within the reset
+        job.kernels.add_rows(job.db + N, dz + job.gradients.h + 2 * H, job.D, rows, H)
+    if job.kind == LSTM_VARIANT:
+        for s in range(begin, end):
+            for j in range(alive(steps, s)):
+                job.kernels.option_gradients(
+                    job.dpeephole, job.dnorm, dz,
+                    job.extra + (first_row(steps, s) + j) * job.extra_stride,
+                    job.zeros if is_reset(steps, s, j)
+                    else tape_c(job, s - 1) + j * job.c_stride,
+                    &job.parts, &job.gradients, job.options, H)
+                dz += job.D
+
+
+cdef void add_weight_gradient(
+    const Backward *job, const WeightGradient *gradient, const Chunk *chunk, ptrdiff_t begin,
+    ptrdiff_t end, ptrdiff_t first, ptrdiff_t last, void *rounded,
+) noexcept nogil:
+    """Add what the steps begin..end contribute, to the panels first..last of dW."""
+    cdef const kernel_table *k = job.kernels
+    cdef const Steps *steps = &job.steps
+    cdef ptrdiff_t rows = first_row(steps, end) - first_row(steps, begin), a_stride
+    cdef const real *a = multiplied(job, gradient, chunk, begin, end, &a_stride)
+    cdef const real *dz = chunk.dz + gradient.first
+    cdef real *g = offset(gradient.g, first * 4 * k.lanes)
     cdef bint is_first_chunk = end == steps.count
+    if k.prefer_blas:
+        if first == 0:
+            gemm()(
+                True, False, gradient.N, gradient.M, rows, dz, job.D, a, a_stride, 1,
+                gradient.dw, gradient.M)
+        return
+    k.outer_product(
+        g, gradient.G, job.zeros if is_first_chunk else g, 0 if is_first_chunk else gradient.G,
+        a, a_stride, dz + first * 4 * k.lanes, job.D, gradient.M, last - first, rows,
+        rounded)
+
+
+cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:
+    cdef ptrdiff_t j
+    if sums != NULL:
+        for j in range(n):
+            sums[j] += part[j]
+
+
+cdef void sum_groups(
+    const Backward *jobs, int count, const Gradients *to, int i, int part, int parts,
+) noexcept nogil:
+    """Add the sums of all groups, in their order, to a part of a weight gradient; with the first,
+    to those of biases and options.
+    """
+    cdef const Backward *job
     cdef const WeightGradient *gradient
-    cdef const real *a
-    cdef const real *dz = job.dz
-    cdef const real *dz_row = dz
-    cdef int i
-    if thread == threads - 1:
-        k.add_rows(job.db, dz + job.gradients.b, job.D, rows, N)
-        if job.kind == GRU:  # the bias within the reset
-            k.add_rows(job.db + N, dz + job.gradients.h + 2 * H, job.D, rows, H)
-        if job.kind == LSTM_VARIANT:
-            for s in range(begin, end):
-                for j in range(alive(steps, s)):
-                    k.option_gradients(
-                        job.dpeephole, job.dnorm, dz_row,
-                        job.extra + (first_row(steps, s) + j) * job.extra_stride,
-                        tape_c(job, s - 1) + j * job.c_stride, &job.parts, &job.gradients,
-                        job.options, H)
-                    dz_row += job.D
-    for i in range(job.weight_gradient_count):
+    cdef ptrdiff_t width = 4 * jobs.kernels.lanes
+    cdef int g
+    for g in range(count):
+        job = &jobs[g]
         gradient = &job.weight_gradients[i]
-        a = multiplied(job, gradient, begin, end, &a_stride)
-        if k.prefer_blas:
-            if thread == 0:
-                gemm()(
-                    True, False, gradient.N, gradient.M, rows, dz + gradient.first, job.D,
-                    a, a_stride, 1, gradient.dw, gradient.M)
-            continue
-        first = gradient.panels * thread // threads
-        panels = gradient.panels * (thread + 1) // threads - first
-        first *= 4 * k.lanes
-        k.outer_product(
-            gradient.g + first, gradient.G, job.zeros if is_first_chunk else gradient.g + first,
-            0 if is_first_chunk else gradient.G, a, a_stride, dz + gradient.first + first, job.D,
-            gradient.M, panels, rows, scratch_of(job, thread))
+        if job.steps.count and not job.kernels.prefer_blas:
+            job.kernels.add_transposed(
+                gradient.dw, gradient.g, gradient.G, gradient.M,
+                gradient.panels * part // parts * width,
+                min(gradient.panels * (part + 1) // parts * width, gradient.N))
+        if i == 0 and part == 0:
+            add(to.b, job.db, job.db_size)
+            add(to.peephole, job.dpeephole, job.dpeephole_size)
+            add(to.layer_norm, job.dnorm, job.dnorm_size)
 
 
 cdef int count_groups(const Backward *job) noexcept nogil:

@@ -11,19 +11,22 @@ cdef struct Fingerprint:
     const kernel_table *kernels
     const real *params
     ptrdiff_t n
-    int parts
+    int parts                   # each a line of one task, see team.h
+    bint[PARTS] done
     real_bits *out              # (parts, fingerprint_reals)
 
 
-cdef void fingerprint_thread(void *argument, int thread, int threads) noexcept nogil:
-    cdef const Fingerprint *job = <const Fingerprint *>argument
-    cdef ptrdiff_t begin, i = thread
-    while i < job.parts:
-        begin = job.n * i // job.parts
-        job.kernels.fingerprint(
-            job.out + i * job.kernels.fingerprint_reals, job.params + begin,
-            job.n * (i + 1) // job.parts - begin)
-        i += threads
+cdef int fingerprint_ready(void *argument, int part) noexcept nogil:
+    return -1 if (<const Fingerprint *>argument).done[part] else 1
+
+
+cdef void fingerprint_part(void *argument, int part) noexcept nogil:
+    cdef Fingerprint *job = <Fingerprint *>argument
+    cdef ptrdiff_t begin = job.n * part // job.parts
+    job.kernels.fingerprint(
+        job.out + part * job.kernels.fingerprint_reals, job.params + begin,
+        job.n * (part + 1) // job.parts - begin)
+    job.done[part] = True
 
 
 def fingerprint(const real[::1] params):
@@ -31,16 +34,19 @@ def fingerprint(const real[::1] params):
     cdef real_bits out[PARTS * MOST_FINGERPRINT_REALS]
     cdef ptrdiff_t n = params.shape[0]
     cdef Fingerprint job
+    cdef team_lines work
     job.kernels = kernels()
     job.params = &params[0]
     job.n = n
     job.parts = PARTS if n > 500_000 else 1
     job.out = out
     if job.parts == 1:
-        fingerprint_thread(&job, 0, 1)
+        fingerprint_part(&job, 0)
     else:
+        memset(job.done, 0, sizeof(job.done))
+        work = team_lines(&job, job.parts, 1, fingerprint_ready, fingerprint_part)
         with nogil:
-            run_team(fingerprint_thread, &job, threads_for(n))
+            run_lines(&work, threads_for(n), now() + UNINTERRUPTED)
     return PyBytes_FromStringAndSize(
         <char *>out, job.parts * job.kernels.fingerprint_reals * sizeof(real_bits))
 
@@ -383,9 +389,12 @@ cdef class Weights:
         self, str cell, const real[:, :] w_ih, const real[:, :] w_hh, const real[:, :] b, *,
         bint reset_after=True, const real[:, :] peephole=None, const real[:, :] w_proj=None,
         const real[:, ::1] layer_norm=None, bint coupled=False, clip=None, cell_clip=None,
-        proj_clip=None, tuple activations, str compute_dtype=None,
+        proj_clip=None, tuple activations, isa=None, str compute_dtype=None,
     ):
-        """b is (1, its length); activations are tuples of kind, alpha, beta."""
+        """b is (1, its length); activations are tuples of kind, alpha, beta.
+
+        isa: None for the instruction set in use.
+        """
         cdef PackedWeights *packed = &self.packed
         cdef cell_options *options = &packed.options
         cdef ptrdiff_t I = w_ih.shape[1], R = w_hh.shape[1], N = w_hh.shape[0]
@@ -393,6 +402,9 @@ cdef class Weights:
         cdef Given given
         cdef Buffer buffer
         packed.kernels = packed.backward_kernels = kernels()
+        if isa is not None:
+            packed.kernels = packed.backward_kernels = <const kernel_table *>kernels_named(
+                isa, sizeof(real) == sizeof(double))
         if compute_dtype is not None:
             set_compute_dtype(packed, compute_dtype, max(I, R, N // 4))
         options.clip = bound_of(clip)

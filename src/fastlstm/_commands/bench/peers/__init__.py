@@ -13,12 +13,15 @@ from collections.abc import Iterator, Sequence
 
 from fastlstm._commands.bench.peers.base import Fastlstm, Peer
 from fastlstm._commands.bench.peers.onnx_models import ONNXRuntime, OpenVINO
-from fastlstm._commands.bench.peers.pytorch import Torch
+from fastlstm._commands.bench.peers.pytorch import FastlstmTorch, Torch
 from fastlstm._commands.bench.peers.xla import JAX
 
-__all__ = ["PEERS", "Fastlstm", "Peer", "opened"]
+__all__ = ["OWN", "PEERS", "Fastlstm", "Peer", "opened"]
 
-PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (Torch, ONNXRuntime, OpenVINO, JAX)}
+PEERS: dict[str, type[Peer]] = {
+    peer.name: peer for peer in (FastlstmTorch, Torch, ONNXRuntime, OpenVINO, JAX)
+}
+OWN = (Fastlstm.name, FastlstmTorch.name)  # to which no library is compared
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
-"""PyTorch as a peer."""
+"""PyTorch as a peer, and `fastlstm.torch`, which is used in the same way."""
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
+import fastlstm
 from fastlstm._args.cells import PLAIN, split_bias
 from fastlstm._commands.bench.measure import ADAM, Call, Problem
 from fastlstm._commands.bench.peers.base import Peer
@@ -15,11 +17,17 @@ class Torch(Peer):
 
     def __init__(self, threads: int):
         super().__init__(threads)
-        self._before = self.module.get_num_threads()
-        self.module.set_num_threads(threads)
+        self.torch: Any = importlib.import_module("torch")
+        self._before = self.torch.get_num_threads()
+        self.torch.set_num_threads(threads)
+
+    @property
+    def _layers(self) -> Any:
+        """What has LSTM, GRU and RNN."""
+        return self.torch.nn
 
     def prepare(self, problem: Problem) -> Call:
-        torch = self.module
+        torch = self.torch
         layer = self._layer(problem)
         weights = list(layer.parameters())
         x, dy = torch.from_numpy(problem.x), torch.from_numpy(problem.dy)
@@ -57,9 +65,9 @@ class Torch(Peer):
         return step if problem.case.kind == "step" else forward
 
     def _layer(self, problem: Problem) -> Any:
-        torch = self.module
+        torch = self.torch
         _, _, _, I, H, cell = problem.case
-        layer = getattr(torch.nn, cell.upper())(I, H, dtype=getattr(torch, problem.dtype.name))
+        layer = getattr(self._layers, cell.upper())(I, H, dtype=getattr(torch, problem.dtype.name))
         b_ih, b_hh = split_bias(PLAIN[cell], problem.b)
         with torch.no_grad():
             layer.weight_ih_l0.copy_(torch.from_numpy(problem.w_ih))
@@ -69,7 +77,7 @@ class Torch(Peer):
         return layer
 
     def _fit(self, layer: Any, problem: Problem) -> Call:
-        torch = self.module
+        torch = self.torch
         _, _, _, _, H, cell = problem.case
         linear = torch.nn.Linear(H, 1, dtype=layer.weight_ih_l0.dtype)
         with torch.no_grad():
@@ -100,7 +108,22 @@ class Torch(Peer):
         return fit
 
     def close(self) -> None:
-        self.module.set_num_threads(self._before)
+        self.torch.set_num_threads(self._before)
+
+
+class FastlstmTorch(Torch):
+    """The modules of this package in PyTorch's place: what they cost beside plain arrays."""
+
+    name = "fastlstm.torch"
+
+    @property
+    def _layers(self) -> Any:
+        return self.module
+
+    @property
+    def version(self) -> str:
+        """Version of the package."""
+        return fastlstm.__version__
 
 
 def _parts(tensors: Sequence[Any], problem: Problem) -> list[Any]:
