@@ -1,7 +1,10 @@
 """ONNX Runtime and OpenVINO as peers: both run the same ONNX model."""
 
 import importlib
+import logging
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,19 +57,26 @@ def onnx_model(problem: Problem) -> bytes:
 
 
 class ONNXRuntime(Peer):
-    """ONNX Runtime, by the operators LSTM, GRU and RNN."""
+    """ONNX Runtime, by the operators LSTM, GRU and RNN; in int8 by DynamicQuantizeLSTM."""
 
     name = "onnxruntime"
     needs = ("onnx",)
+    compute_dtypes = (None, "int8")
     kinds = ("forward", "step")
     dtypes = ("float32",)
+
+    def supports(self, problem: Problem) -> bool:
+        """Return whether the library can do this; in int8 it has the LSTM only."""
+        return super().supports(problem) and (
+            problem.compute_dtype is None or problem.case.cell == "lstm"
+        )
 
     def prepare(self, problem: Problem) -> Call:
         options = self.module.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         session = self.module.InferenceSession(
-            onnx_model(problem), options, providers=["CPUExecutionProvider"]
+            self._model(problem), options, providers=["CPUExecutionProvider"]
         )
         zeros = np.zeros((1, problem.case.B, problem.case.H), problem.dtype)
         states = PLAIN[problem.case.cell].states
@@ -83,12 +93,33 @@ class ONNXRuntime(Peer):
 
         return step if problem.case.kind == "step" else forward
 
+    def _model(self, problem: Problem) -> bytes:
+        model = onnx_model(problem)
+        if problem.compute_dtype is None:
+            return model
+        onnx: Any = importlib.import_module("onnx")
+        tools: Any = importlib.import_module("onnxruntime.quantization")
+        logging.disable(logging.WARNING)  # advice for other models
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "int8.onnx"
+                tools.quantize_dynamic(
+                    onnx.load_from_string(model),
+                    path,
+                    per_channel=True,
+                    weight_type=tools.QuantType.QInt8,
+                )
+                return path.read_bytes()
+        finally:
+            logging.disable(logging.NOTSET)
+
 
 class OpenVINO(Peer):
     """OpenVINO, which reads the same ONNX model."""
 
     name = "openvino"
     needs = ("onnx",)
+    compute_dtypes = (None, "bfloat16")
     kinds = ("forward", "step")
     dtypes = ("float32",)
 
@@ -102,7 +133,7 @@ class OpenVINO(Peer):
                 "INFERENCE_NUM_THREADS": self.threads,
                 "NUM_STREAMS": 1,
                 "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_PRECISION_HINT": "bf16" if problem.compute_dtype else "f32",
                 "ENABLE_CPU_PINNING": False,  # pinned, it loses most when other work is about
             },
         )
