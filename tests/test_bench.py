@@ -13,6 +13,7 @@ import fastlstm
 from fastlstm import reference
 from fastlstm.__main__ import main
 from fastlstm._args.cells import PLAIN
+from fastlstm._args.numbers import COMPUTE_DTYPES
 from fastlstm._commands import command
 from fastlstm._commands.bench.measure import (
     ADAM,
@@ -25,7 +26,6 @@ from fastlstm._commands.bench.measure import (
 from fastlstm._commands.bench.peers import PEERS, Fastlstm, opened
 from fastlstm._commands.bench.roofline import ARITHMETIC, BEYOND, Roofline
 from fastlstm._commands.bench.table import Result, header, row
-from fastlstm._core import runtime
 
 TINY = ["bench", "--rounds", "1", "--threads", "1", "--shapes", "3,2,4,5"]
 
@@ -335,9 +335,8 @@ class TestPeers:
     @pytest.mark.parametrize("cell", PLAIN)
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("name", PEERS)
+    @pytest.mark.parametrize("compute_dtype", COMPUTE_DTYPES)
     def test_agree_in_fewer_bits(self, name, kind, cell, compute_dtype):
-        if runtime.get_isa() != runtime.available_isas()[0]:
-            pytest.skip("peers choose their instructions themselves")
         for module in PEERS[name].needs:
             pytest.importorskip(module)
         problem = Problem(small(kind, cell), np.float32, compute_dtype)

@@ -61,7 +61,7 @@ class Fastlstm(Peer):
     """The package itself."""
 
     name = "fastlstm"
-    compute_dtypes = (None, *COMPUTE_DTYPES)
+    compute_dtypes: ClassVar[tuple[str | None, ...]] = (None, *COMPUTE_DTYPES)
 
     def __init__(self, threads: int):
         super().__init__(threads)
@@ -105,7 +105,7 @@ class Unrounded(Fastlstm):
 
     name = "fastlstm-f32"
     dtypes = ("float32",)
-    compute_dtypes = COMPUTE_DTYPES
+    compute_dtypes: ClassVar[tuple[str | None, ...]] = COMPUTE_DTYPES
 
     def _compute_dtype(self, problem: Problem) -> None:
         return None

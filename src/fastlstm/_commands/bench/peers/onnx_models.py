@@ -5,7 +5,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ class ONNXRuntime(Peer):
 
     name = "onnxruntime"
     needs = ("onnx",)
-    compute_dtypes = (None, "int8")
+    compute_dtypes: ClassVar[tuple[str | None, ...]] = (None, "int8")
     kinds = ("forward", "step")
     dtypes = ("float32",)
 
@@ -119,7 +119,7 @@ class OpenVINO(Peer):
 
     name = "openvino"
     needs = ("onnx",)
-    compute_dtypes = (None, "bfloat16")
+    compute_dtypes: ClassVar[tuple[str | None, ...]] = (None, "bfloat16")
     kinds = ("forward", "step")
     dtypes = ("float32",)
 

@@ -3,7 +3,7 @@
 import importlib
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import fastlstm
 from fastlstm._args.cells import PLAIN, split_bias
@@ -19,7 +19,7 @@ class Torch(Peer):
     """
 
     name = "torch"
-    compute_dtypes = (None, *COMPUTE_DTYPES)
+    compute_dtypes: ClassVar[tuple[str | None, ...]] = (None, *COMPUTE_DTYPES)
 
     def __init__(self, threads: int):
         super().__init__(threads)
@@ -141,7 +141,7 @@ class FastlstmTorch(Torch):
     """The modules of this package in PyTorch's place: what they cost beside plain arrays."""
 
     name = "fastlstm.torch"
-    compute_dtypes = (None,)
+    compute_dtypes: ClassVar[tuple[str | None, ...]] = (None,)
 
     @property
     def _layers(self) -> Any:
