@@ -7,6 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -26,11 +27,23 @@ elif MACHINE in ("aarch64", "arm64"):
     ISA_FLAGS = {"scalar": [], "neon": []}
 else:
     ISA_FLAGS = {"scalar": []}
+# Instructions beyond a set that numbers of fewer bits are multiplied with.
+AVX512 = ISA_FLAGS.get("avx512", [])
+FURTHER_FLAGS = {
+    "bfloat16": {
+        "avx512bf16": [*AVX512, "-mavx512bf16"],
+        "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    },
+    "int8": {
+        "avxvnni": [*ISA_FLAGS.get("avx2", []), "-mavxvnni"],
+        "avx512vnni": [*AVX512, "-mavx512vnni"],
+    },
+}
 
 # No contraction: fma stands where it is meant, so that bits do not depend on the compiler's choice.
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fvisibility=hidden"]
-INCLUDE_DIRS = ["csrc", f"{PACKAGE}/include"]
+INCLUDE_DIRS = ["csrc", f"{PACKAGE}/include", numpy.get_include()]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -51,7 +64,10 @@ def extension(name, *sources, flags=()):
         f"fastlstm.{name}",
         sources,
         include_dirs=INCLUDE_DIRS,
-        define_macros=[("CYTHON_CCOMPLEX", "0")],  # <complex.h> would define I, our input size
+        define_macros=[
+            ("CYTHON_CCOMPLEX", "0"),  # <complex.h> would define I, our input size
+            ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+        ],
         depends=sorted({str(file) for source in sources for file in included(Path(source))}),
         extra_compile_args=list(flags),
     )
@@ -66,6 +82,9 @@ for dtype in ("float32", "float64"):
     EXTENSIONS.append(extension(f"_core.sequence_{dtype}"))
     for isa, isa_flags in ISA_FLAGS.items():
         EXTENSIONS.append(extension(f"_kernels.{isa}_{dtype}", flags=isa_flags))
+for compute_dtype, further in FURTHER_FLAGS.items():
+    for isa, isa_flags in (ISA_FLAGS | (further if AVX512 else {})).items():
+        EXTENSIONS.append(extension(f"_kernels.{isa}_{compute_dtype}", flags=isa_flags))
 
 
 class BuildExt(build_ext):
@@ -74,6 +93,7 @@ class BuildExt(build_ext):
     def finalize_options(self):
         """Use every core unless told otherwise."""
         super().finalize_options()
+        self.symbols = self.inplace or self.editable_mode  # not in a wheel; `run` forgets `inplace`
         self.parallel = self.parallel or CORES
 
     def build_extensions(self):
@@ -83,7 +103,7 @@ class BuildExt(build_ext):
                 ext.extra_compile_args = FLAGS + ext.extra_compile_args
                 if sys.platform.startswith("linux"):
                     ext.extra_link_args = ["-pthread"]
-                    if not (self.inplace or self.editable_mode):  # a wheel: no symbols
+                    if not self.symbols:
                         ext.extra_link_args.append("-Wl,-s")
             self.find_compiler()
         else:  # vector code is written for gcc and clang

@@ -28,10 +28,13 @@ AFTER_TRAINING = 1e-3
 
 
 @contextlib.contextmanager
-def forced_isa(name):
-    """Use one instruction set inside the block, and the one of before after it."""
+def forced_isa(name, compute_dtype=None):
+    """Use one instruction set inside the block, and the one of before after it.
+
+    With a compute dtype, for that.
+    """
     before = runtime.get_isa()
-    runtime.set_isa(name)
+    runtime.set_isa(name, compute_dtype)
     try:
         yield
     finally:
@@ -148,6 +151,11 @@ def some_lengths(rng, T, B):
     lengths = rng.integers(0, T + 1, B)
     lengths[:2] = [0, T][:B]
     return rng.permutation(lengths)
+
+
+def some_resets(rng, T, B):
+    """Return where episodes begin: from nowhere to everywhere in a row, also at the first step."""
+    return rng.random((T, B)) < rng.choice([0.0, 0.2, 0.5, 1.0], B, p=[0.2, 0.4, 0.3, 0.1])
 
 
 def _misaligned(a):

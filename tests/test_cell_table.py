@@ -81,7 +81,7 @@ def test_the_defaults_that_signatures_show_are_the_tables(kind):
 @pytest.mark.parametrize("kind", PLAIN)
 def test_every_array_and_option_of_a_function_is_in_the_table(kind):
     cell = PLAIN[kind]
-    of_calls = {"x", "lengths", "reverse", "training"}
+    of_calls = {"x", "lengths", "resets", "reverse", "training"}
     names = set(inspect.signature(getattr(fastlstm, f"{kind}_forward")).parameters) - of_calls
     shapes = cell.shapes(5, 2, 3, 4, 4)
     arrays = {name for name in names if name in shapes}

@@ -17,6 +17,7 @@ from helpers import (
     normal,
     slope,
     some_lengths,
+    some_resets,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,10 +26,11 @@ import fastlstm
 from fastlstm import reference
 
 ragged = pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+resets = pytest.mark.parametrize("resets", [False, True], ids=["", "resets"])
 reverse = pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 
 # T, B, I, H below, at, above and between the widths of vectors and tiles; each of ragged, reverse,
-# bias and state with and without each of the others somewhere
+# bias, state and resets with and without each of the others somewhere
 CALLS = [
     ((1, 1, 1, 1), "bias state"),
     ((7, 1, 32, 32), "ragged reverse bias state"),
@@ -36,6 +38,10 @@ CALLS = [
     ((6, 5, 3, 9), "ragged state"),
     ((4, 13, 17, 33), "ragged bias state"),
     ((3, 9, 70, 95), "reverse state"),
+    ((5, 1, 7, 40), "reverse resets bias state"),
+    ((6, 13, 17, 33), "resets bias state"),
+    ((6, 5, 3, 9), "ragged reverse resets state"),
+    ((3, 256, 5, 20), "resets bias state"),  # four groups of rows
     ((2, 512, 5, 20), "bias state"),  # eight groups of rows with weight gradients of their own
 ]
 calls = pytest.mark.parametrize(("shape", "given"), CALLS, ids=str)
@@ -57,6 +63,7 @@ def solved(cell, shape, dtype, given):
     with_ = {name: name in given.split() for name in ("bias", "state")}
     arguments, options = cell.arguments(rng, *shape, dtype, **with_)
     options["lengths"] = some_lengths(rng, T, B) if "ragged" in given else None
+    options["resets"] = some_resets(rng, T, B) if "resets" in given else None
     options["reverse"] = "reverse" in given
     call = arguments, options, cell.upstream(rng, T, B, H, dtype)
     return *call, cell.both(reference, *call)
@@ -69,7 +76,17 @@ def test_outputs_and_gradients_equal_the_reference(isa, dtype, cell, shape, give
 
 
 @each_of(["lstm", "lstm everything", "gru", "gru reset before", "rnn"])
-@pytest.mark.parametrize("given", ["bias state", "reverse", "ragged bias", "ragged reverse state"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "bias state",
+        "reverse",
+        "ragged bias",
+        "ragged reverse state",
+        "resets bias state",
+        "ragged reverse resets",
+    ],
+)
 def test_several_chunks_of_steps_equal_the_reference(isa, dtype, cell, given):
     shape = (13, 11, 7, 130)  # 2 to 3 chunks forward and backward, but for the RNN
     check_against_reference(cell, *solved(cell, shape, dtype, given))
@@ -92,10 +109,12 @@ def test_a_gradient_that_is_not_given_is_zero(isa, dtype, rng, cell, given, reve
 @each_cell
 @ragged
 @reverse
-def test_gradients_equal_central_differences(isa, rng, cell, ragged, reverse):
+@resets
+def test_gradients_equal_central_differences(isa, rng, cell, ragged, reverse, resets):
     T, B, I, H = 4, 3, 2, 5
     arguments, options = cell.arguments(rng, T, B, I, H)
     options |= {"lengths": some_lengths(rng, T, B) if ragged else None, "reverse": reverse}
+    options["resets"] = some_resets(rng, T, B) if resets else None
     upstream = cell.upstream(rng, T, B, H)
 
     def loss():
@@ -134,6 +153,9 @@ def test_any_small_shape_and_layout_equals_the_reference(isa, cell, data):
                 group[key] = LAYOUTS.get(data.draw(layouts, label=key), np.copy)(value)
     lengths = st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B)
     options |= {"lengths": data.draw(lengths), "reverse": data.draw(st.booleans())}
+    if data.draw(st.booleans(), label="resets"):
+        fortran = data.draw(st.booleans(), label="fortran")
+        options["resets"] = np.asarray(some_resets(rng, T, B), order="F" if fortran else "C")
     check_against_reference(cell, arguments, options, upstream)
 
 
@@ -235,8 +257,11 @@ def test_a_padded_row_has_the_bits_of_the_row_without_padding(
 @bitwise
 def test_training_and_inference_give_the_same_bits(isa, dtype, rng, cell, shape):
     arguments, options = cell.arguments(rng, *shape, dtype)
-    for lengths in (None, some_lengths(rng, *shape[:2])):
-        options["lengths"] = lengths
+    T, B = shape[:2]
+    for lengths, begins in itertools.product(
+        (None, some_lengths(rng, T, B)), (None, some_resets(rng, T, B))
+    ):
+        options |= {"lengths": lengths, "resets": begins}
         inference = cell.forward(fastlstm, arguments, options)
         assert_same_bits(cell.forward(fastlstm, arguments, options | {"training": True}), inference)
 
@@ -268,11 +293,13 @@ def test_runs_and_numbers_of_threads_have_the_same_bits(isa, rng, cell, shape, d
     arguments, options = cell.arguments(rng, *shape, dtype)
     options["lengths"] = some_lengths(rng, T, B) if ragged else None
     upstream = cell.upstream(rng, T, B, H, dtype)
-    with forced_threads(1):
-        one = cell.both(fastlstm, arguments, options, upstream)
-    for number in (2, 3):
-        with forced_threads(number):
-            assert_same_bits(cell.both(fastlstm, arguments, options, upstream), one)
+    for begins in (None, some_resets(rng, T, B)):
+        options["resets"] = begins
+        with forced_threads(1):
+            one = cell.both(fastlstm, arguments, options, upstream)
+        for number in (2, 3):
+            with forced_threads(number):
+                assert_same_bits(cell.both(fastlstm, arguments, options, upstream), one)
 
 
 @each_cell

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cells import LAYERS, each_layer, lstm_arguments
-from helpers import assert_close, assert_same_bits, forced_threads, normal
+from helpers import assert_close, assert_same_bits, forced_threads, normal, some_resets
 
 import fastlstm
 from fastlstm import capi
@@ -87,9 +87,13 @@ class Runner:
             self.api.step(at(self.state), at(x_t), at(y_t))
         return y
 
-    def forward(self, x):
+    def forward(self, x, resets=None):
         y = np.empty((len(x), self.B, self.plan.output_size), self.dtype)
-        assert self.api.forward(at(self.state), len(x), at(x), at(y), at(self.workspace)) == 0
+        call, memory = (at(self.state), len(x), at(x)), at(self.workspace)
+        if resets is None:
+            assert self.api.forward(*call, at(y), memory) == 0
+        else:
+            assert self.api.forward_episodes(*call, at(resets), at(y), None, memory) == 0
         return y
 
 
@@ -113,11 +117,37 @@ def test_steps_and_sequences_have_the_bits_of_python(isa, dtype, rng, cell):
 
 
 @each_layer
-def test_gradients_have_the_bits_of_python(isa, dtype, rng, cell):
+def test_episodes_have_the_bits_of_python(isa, dtype, rng, cell):
+    T, B = 9, 5
+    arrays, options = cell.arguments(rng, T, B, 3, 21, dtype)
+    x, resets = arrays["x"], some_resets(rng, T, B)
+    for reverse in (False, True):
+        call = {"resets": resets, "reverse": reverse}
+        y, *final = cell.forward(fastlstm, arrays, options | call)
+        plan = plan_of(cell.kind, arrays, options, reverse=reverse)
+        whole, steps = Runner(plan, arrays), Runner(plan, arrays)
+        assert_same_bits(whole.forward(x, resets), y)
+        runners = [whole]
+        if not reverse:
+            for t in range(T):
+                steps.api.reset_rows(at(steps.state), at(resets[t]))
+                assert_same_bits(steps.steps(x[t : t + 1])[0], y[t])
+            runners.append(steps)
+        for runner in runners:
+            assert_same_bits(runner.final(), tuple(final))
+            assert runner.state.is_intact()
+            assert runner.workspace.is_intact()
+
+
+@each_layer
+@pytest.mark.parametrize("episodes", [False, True], ids=["", "resets"])
+def test_gradients_have_the_bits_of_python(isa, dtype, rng, cell, episodes):
     for T, B, I, H, reverse in ((6, 1, 4, 20, False), (40, 16, 3, 17, True)):
         arrays, options = cell.arguments(rng, T, B, I, H, dtype)
         given = cell.upstream(rng, T, B, H, dtype)
-        outputs, expected = cell.both(fastlstm, arrays, options | {"reverse": reverse}, given)
+        resets = some_resets(rng, T, B) if episodes else None
+        call = options | {"reverse": reverse, "resets": resets}
+        outputs, expected = cell.both(fastlstm, arrays, call, given)
         expected = expected._asdict()
 
         plan = plan_of(cell.kind, arrays, options, training=True, reverse=reverse)
@@ -126,7 +156,12 @@ def test_gradients_have_the_bits_of_python(isa, dtype, rng, cell):
         y = np.empty_like(outputs[0])
         memory = at(tape), at(runner.workspace)
         x = at(arrays["x"])
-        assert runner.api.forward_tape(at(runner.state), T, x, at(y), *memory) == 0
+        if episodes:
+            call = at(runner.state), T, x, at(resets), at(y)
+            assert runner.api.forward_episodes(*call, *memory) == 0
+            resets[...] = False  # the tape has its own
+        else:
+            assert runner.api.forward_tape(at(runner.state), T, x, at(y), *memory) == 0
         assert_same_bits(y, outputs[0])
         results = {
             f"d{name}": np.zeros(arrays[name].shape, dtype)
@@ -259,6 +294,9 @@ def test_sizes_and_alignment(rng):
     assert api.forward(state, -1, x, None, workspace) == 3
     assert api.forward(state, 1, x, None, workspace + 4) == 4
     assert api.forward_tape(state, 1, x, None, workspace, workspace) == 5
+    assert api.forward_episodes(state, -1, x, x, None, None, workspace) == 3
+    assert api.forward_episodes(state, 1, x, x, None, None, workspace + 4) == 4
+    assert api.forward_episodes(state, 1, x, x, None, workspace, workspace) == 5
     assert [api.message(i) for i in range(7)] == sorted(
         {api.message(i) for i in range(7)}, key=[api.message(i) for i in range(7)].index
     )

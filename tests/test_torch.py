@@ -589,6 +589,97 @@ def test_saved_tensors_may_be_copied_or_recomputed(kind):
         assert_close(grads, torch.autograd.grad(call(ours, *inputs)[0].sum(), inputs))
 
 
+# --- episodes inside a sequence, which PyTorch does not have ------------------------------------
+
+
+def cut(lengths, resets):
+    """Yield row, first step and end of each episode."""
+    for row, end in enumerate(lengths):
+        starts = sorted({0, *np.flatnonzero(resets[:end, row].numpy()).tolist()})
+        for start, stop in zip(starts, [*starts[1:], end], strict=True):
+            yield row, start, stop
+
+
+@each_cell
+@pytest.mark.parametrize("kind", ["(T, B)", "(B, T)", "packed", "packed (B, T)"])
+def test_episodes_are_sequences_cut_by_hand(no_way_out, cell, kind):
+    theirs, ours = twins(
+        cell, num_layers=2, bidirectional=True, dtype=torch.float64, batch_first="(B, T)" in kind
+    )
+    x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+    resets = torch.rand(T, B) < 0.3
+    lengths = [2, T, 4, 1, T] if "packed" in kind else [T] * B
+    input, given = x, resets
+    if "(B, T)" in kind:
+        input, given = x.transpose(0, 1), resets.t()
+    if "packed" in kind:
+        input = pack_padded_sequence(
+            input, lengths, batch_first="(B, T)" in kind, enforce_sorted=False
+        )
+    y, _ = ours(input, resets=given)
+    if "packed" in kind:
+        y = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=T)[0]
+    elif "(B, T)" in kind:
+        y = y.transpose(0, 1)
+    desired = torch.zeros_like(y)
+    theirs.batch_first = False
+    for row, start, stop in cut(lengths, resets):
+        desired[start:stop, row] = theirs(x[start:stop, row : row + 1])[0][:, 0]
+    assert_close(y, desired, rtol=1e-9, atol=1e-9)
+    weights = torch.randn_like(y)
+    actual = torch.autograd.grad((y * weights).sum(), [x, *ours.parameters()])
+    expected = torch.autograd.grad((desired * weights).sum(), [x, *theirs.parameters()])
+    assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+@each_cell
+def test_episodes_of_one_sequence_and_a_given_state(no_way_out, cell):
+    _, ours = twins(cell, dtype=torch.float64)
+    x = torch.randn(T, I, dtype=torch.float64)
+    _, state = ours(x)
+    resets = torch.zeros(T, dtype=torch.bool)
+    y, end = ours(x, state, resets=resets)
+    assert_close((y, end), ours(x, state), rtol=0, atol=0)
+    resets[[0, 3]] = True
+    y, end = ours(x, state, resets=resets)
+    late, late_end = ours(x[3:])
+    assert_close((y, end), (torch.cat([ours(x[:3])[0], late]), late_end), rtol=0, atol=0)
+
+
+@each_cell
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+@pytest.mark.filterwarnings("ignore:fastlstm.torch leaves")
+def test_gradients_of_gradients_with_episodes(cell, kind):
+    _, ours = twins(cell, bidirectional=True, dtype=torch.float64)
+    x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+    resets = torch.rand(T, B) < 0.3
+
+    def outputs(x):
+        lengths = [2, T, 4, 1, T]
+        packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+        y, _ = ours(x if kind == "padded" else packed, resets=resets)
+        return y if kind == "padded" else y.data
+
+    assert torch.autograd.gradgradcheck(outputs, [x], fast_mode=True)
+    one, two = (torch.autograd.grad(outputs(x).sum(), x, create_graph=c) for c in (0, 1))
+    assert_close(one, two)
+
+
+@pytest.mark.filterwarnings("ignore:fastlstm.torch leaves")
+def test_wrong_episodes_are_named():
+    lstm, x = fastlstm.torch.LSTM(I, H), torch.ones(T, B, I)
+    for wrong, error in (
+        (torch.zeros(T, B), TypeError),
+        (np.zeros((T, B), bool), TypeError),
+        (torch.zeros(B, T, dtype=torch.bool), ValueError),
+        (torch.zeros(T, dtype=torch.bool), ValueError),
+    ):
+        with pytest.raises(error, match="resets: expected"):
+            lstm(x, resets=wrong)
+    with torch.autocast("cpu"), pytest.raises(NotImplementedError, match="resets: expected None"):
+        lstm(x, resets=torch.zeros(T, B, dtype=torch.bool))
+
+
 # --- what is left to PyTorch --------------------------------------------------------------------
 
 
@@ -661,15 +752,15 @@ def test_forward_derivatives_are_never_dropped(nothing_said):
 
 
 @pytest.mark.parametrize(
-    ("mode", "packed", "reverse", "R"),
+    ("mode", "packed", "reverse", "R", "episodes"),
     [
-        ("LSTM", False, False, H),
-        ("LSTM", True, True, 3),
-        ("GRU", True, False, H),
-        ("RNN_TANH", False, True, H),
+        ("LSTM", False, False, H, False),
+        ("LSTM", True, True, 3, True),
+        ("GRU", True, False, H, False),
+        ("RNN_TANH", False, True, H, True),
     ],
 )
-def test_opcheck(mode, packed, reverse, R):
+def test_opcheck(mode, packed, reverse, R, episodes):
     torch.manual_seed(0)
     gates = _arrays.CELLS[mode].G
     rows = torch.tensor([3, 2, 2, 1]) if packed else None
@@ -687,7 +778,8 @@ def test_opcheck(mode, packed, reverse, R):
         name: None if shape is None else torch.randn(shape, requires_grad=True)
         for name, shape in shapes.items()
     }
-    arguments = (mode, *given.values(), rows, 3, reverse, True)
+    resets = torch.rand(4, 3) < 0.5 if episodes else None
+    arguments = (mode, *given.values(), rows, resets, 3, reverse, True)
     torch.library.opcheck(_operators.recurrence, arguments)
     with torch.no_grad():
         y, _, _, tape = _operators.recurrence(*arguments)
@@ -706,6 +798,7 @@ def test_opcheck(mode, packed, reverse, R):
             w_hh,
             w_hr,
             rows,
+            resets,
             3,
             reverse,
             wanted,

@@ -106,6 +106,11 @@ cdef extern from "fastlstm.h":
         int (*backward)(
             const fastlstm_tape *tape, const void *x, const fastlstm_gradients *gradients,
             void *workspace) noexcept nogil
+        void (*reset_rows)(
+            fastlstm_state *state, const unsigned char *resets) noexcept nogil
+        int (*forward_episodes)(
+            fastlstm_state *state, ptrdiff_t T, const void *x, const unsigned char *resets,
+            void *y, fastlstm_tape *tape, void *workspace) noexcept nogil
 
     const fastlstm_api *fastlstm_f32
     const fastlstm_api *fastlstm_f64

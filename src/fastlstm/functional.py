@@ -6,7 +6,7 @@ its docstring; the same in NumPy, line by line, in `fastlstm.reference`.
 
 from __future__ import annotations  # so that help() shows names
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,16 @@ from fastlstm._args.results import (
     RNNGradients,
     RNNOutput,
 )
-from fastlstm._core.calls import CORES, Masks, make_weights, run_backward, run_forward
+from fastlstm._core.calls import (
+    CORES,
+    Masks,
+    make_weights,
+    restarts_of,
+    run_backward,
+    run_forward,
+)
+
+Gradients = TypeVar("Gradients", LSTMGradients, GRUGradients, RNNGradients)
 
 
 class Tape:
@@ -29,6 +38,11 @@ class Tape:
 
     It keeps copies of the weights and of the hidden states, but only a reference to `x`: leave `x`
     as it is until the backward call. A tape may be used any number of times.
+
+    Parameters
+    ----------
+    cell, core_tape, given, reverse
+        Of the function that made it.
 
     Attributes
     ----------
@@ -49,13 +63,15 @@ class Tape:
     @property
     def nbytes(self) -> int:
         """Memory that the tape holds."""
-        return self._core_tape.nbytes
+        return int(self._core_tape.nbytes)
 
     def __repr__(self) -> str:
         return f"<Tape of {self.cell} over x {self._shapes['x']}, {self.nbytes / 1e6:.1f} MB>"
 
 
-def _forward(cell: str, a: Any, reverse: bool, training: bool, **options: Any):
+def _forward(
+    cell: str, a: Any, reverse: bool, training: bool, **options: Any
+) -> tuple[NDArray[Any], NDArray[Any], Any, Tape | None]:
     """Return y, h_n, c_n and the tape for checked arguments."""
     core = CORES[a.x.dtype]
     weights = make_weights(core, cell, a.w_ih, a.w_hh, a.b, **options)
@@ -78,6 +94,7 @@ def _forward(cell: str, a: Any, reverse: bool, training: bool, **options: Any):
         final=(h_n, c_n),
         masks=None if all(mask is None for mask in masks) else masks,
         lengths=a.lengths,
+        restarts=restarts_of(a.resets, a.lengths, reverse),
         reverse=reverse,
         training=training,
     )
@@ -86,12 +103,12 @@ def _forward(cell: str, a: Any, reverse: bool, training: bool, **options: Any):
 
 def _backward(
     cell: str,
-    result: Any,
+    result: type[Gradients],
     tape: object,
     dy: ArrayLike | None,
     dh_n: ArrayLike | None,
     dc_n: ArrayLike | None = None,
-):
+) -> Gradients:
     """Return the gradients of each argument of `cell` that is a field of `result`."""
     if not isinstance(tape, Tape) or tape.cell != cell:
         got = f"that of {tape.cell}_forward" if isinstance(tape, Tape) else type(tape).__name__
@@ -103,7 +120,7 @@ def _backward(
     dy = check_optional("dy", dy, (T, B, R), dtype)
     dh_n = check_optional("dh_n", dh_n, (B, R), dtype)
     dc_n = check_optional("dc_n", dc_n, (B, H), dtype)
-    gradients: dict[str, NDArray | None] = dict.fromkeys(result._fields)
+    gradients: dict[str, NDArray[Any] | None] = dict.fromkeys(result._fields)
     gradients |= {name: np.zeros(shapes[name], dtype) for name in gradients if name in shapes}
     states = {name: gradients.pop(name) for name in ("h_0", "c_0") if name in gradients}
     dx = gradients.pop("x")
@@ -118,7 +135,8 @@ def _backward(
         dinitial=(states["h_0"], states.get("c_0")),
         gradients=gradients,
     )
-    return result(x=dx, **states, **gradients)
+    found: Any = {"x": dx, **states, **gradients}
+    return result(**found)
 
 
 def lstm_forward(
@@ -130,6 +148,7 @@ def lstm_forward(
     c_0: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     peephole: ArrayLike | None = None,
     w_proj: ArrayLike | None = None,
@@ -142,6 +161,7 @@ def lstm_forward(
     zoneout_c: float | ArrayLike | None = None,
     dropout_h: ArrayLike | None = None,
     activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh", "tanh"),
+    compute_dtype: str | None = None,
     training: bool = False,
 ) -> LSTMOutput:
     """Run an LSTM over a batch of sequences.
@@ -174,6 +194,10 @@ def lstm_forward(
         The state before the first step; zeros if not given.
     lengths : (B,) array of integers in [0, T], optional
         Where the sequences end, in any order; T if not given. The cost follows their sum.
+    resets : (T, B) array of bool, optional
+        Where it is true, a new episode begins with that step: no state passes from t - 1 to t, nor
+        from t to t - 1 if `reverse`, and no gradient. Instead it is zero there; so where
+        ``resets[0]`` is true, `h_0` and `c_0` are not used, unless `reverse`.
     reverse : bool
         Process each row from its own end to its start.
     peephole : (3, H) array, optional
@@ -198,8 +222,14 @@ def lstm_forward(
         Those of the gates, the candidate g and the output: a name or (name, alpha[, beta]) from
         sigmoid, tanh, relu, affine, leaky_relu, thresholded_relu, scaled_tanh, hard_sigmoid, elu,
         softsign, softplus; formulas and defaults are ONNX's.
+    compute_dtype : None, "bfloat16" or "int8"
+        What is multiplied: numbers as they are, or float32 rounded (docs/design.md). Arrays stay
+        float32. bfloat16 rounds x, h, weights and, backward, gradients of pre-activations; int8
+        rounds x, h and weights, sums exactly, and goes backward in float32, straight through the
+        rounding (quantisation-aware training).
     training : bool
-        Keep the tape that `lstm_backward` needs.
+        Keep the tape that `lstm_backward` needs. It refers to `x`, which must stay as it is until
+        then; of all else it has copies.
 
     Returns
     -------
@@ -246,6 +276,7 @@ def lstm_forward(
         h_0,
         c_0,
         lengths=lengths,
+        resets=resets,
         peephole=peephole,
         w_proj=w_proj,
         layer_norm=layer_norm,
@@ -257,6 +288,7 @@ def lstm_forward(
         zoneout_c=zoneout_c,
         dropout_h=dropout_h,
         activations=activations,
+        compute_dtype=compute_dtype,
         training=training,
     )
     return LSTMOutput(
@@ -273,6 +305,7 @@ def lstm_forward(
             cell_clip=a.cell_clip,
             proj_clip=a.proj_clip,
             activations=a.activations,
+            compute_dtype=a.compute_dtype,
         )
     )
 
@@ -330,12 +363,14 @@ def gru_forward(
     h_0: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     reset_after: bool = True,
     clip: float | None = None,
     zoneout_h: float | ArrayLike | None = None,
     dropout_h: ArrayLike | None = None,
     activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh"),
+    compute_dtype: str | None = None,
     training: bool = False,
 ) -> GRUOutput:
     """Run one GRU layer over a batch of sequences, in one direction.
@@ -361,12 +396,16 @@ def gru_forward(
         only with `reset_after`.
     h_0 : (B, H) array, optional
         The state before the first step; zeros if not given.
+    lengths, resets, reverse
+        As in `lstm_forward`.
     reset_after : bool
         Where the reset gate acts: on the recurrent product (PyTorch, cuDNN, Keras, ONNX with
         ``linear_before_reset=1``) or on the state before it (Cho et al., ONNX's default).
+    clip, zoneout_h, dropout_h
+        As in `lstm_forward`.
     activations : tuple of two
         Those of the gates and of the candidate n, as in `lstm_forward`.
-    lengths, reverse, clip, zoneout_h, dropout_h, training
+    compute_dtype, training
         As in `lstm_forward`.
 
     Returns
@@ -404,14 +443,21 @@ def gru_forward(
         b,
         h_0,
         lengths=lengths,
+        resets=resets,
         reset_after=reset_after,
         clip=clip,
         zoneout_h=zoneout_h,
         dropout_h=dropout_h,
         activations=activations,
+        compute_dtype=compute_dtype,
         training=training,
     )
-    options = {"reset_after": a.reset_after, "clip": a.clip, "activations": a.activations}
+    options = {
+        "reset_after": a.reset_after,
+        "clip": a.clip,
+        "activations": a.activations,
+        "compute_dtype": a.compute_dtype,
+    }
     y, h_n, _, tape = _forward("gru", a, reverse, training, **options)
     return GRUOutput(y, h_n, tape)
 
@@ -467,11 +513,13 @@ def rnn_forward(
     h_0: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     nonlinearity: ActivationLike = "tanh",
     clip: float | None = None,
     zoneout_h: float | ArrayLike | None = None,
     dropout_h: ArrayLike | None = None,
+    compute_dtype: str | None = None,
     training: bool = False,
 ) -> RNNOutput:
     """Run one layer of a plain RNN over a batch of sequences, in one direction.
@@ -491,9 +539,11 @@ def rnn_forward(
         The bias; PyTorch's and ONNX's two biases are one here, their sum.
     h_0 : (B, H) array, optional
         The state before the first step; zeros if not given.
+    lengths, resets, reverse
+        As in `lstm_forward`.
     nonlinearity : str or (name, alpha[, beta])
         One of the activations of `lstm_forward`.
-    lengths, reverse, clip, zoneout_h, dropout_h, training
+    clip, zoneout_h, dropout_h, compute_dtype, training
         As in `lstm_forward`.
 
     Returns
@@ -530,13 +580,19 @@ def rnn_forward(
         b,
         h_0,
         lengths=lengths,
+        resets=resets,
         nonlinearity=nonlinearity,
         clip=clip,
         zoneout_h=zoneout_h,
         dropout_h=dropout_h,
+        compute_dtype=compute_dtype,
         training=training,
     )
-    options = {"clip": a.clip, "activations": (a.nonlinearity,)}
+    options = {
+        "clip": a.clip,
+        "activations": (a.nonlinearity,),
+        "compute_dtype": a.compute_dtype,
+    }
     y, h_n, _, tape = _forward("rnn", a, reverse, training, **options)
     return RNNOutput(y, h_n, tape)
 

@@ -83,6 +83,8 @@ static void run(const fastlstm_api *api, fastlstm_state *state, ptrdiff_t T, con
     for (ptrdiff_t t = 0; t < T; t++)
         api->step(state, x, y);
     api->forward(state, T, x, y, workspace);
+    api->reset_rows(state, x);  /* any bytes are flags */
+    api->forward_episodes(state, T, x, x, y, NULL, workspace);
     api->set_state(state, NULL, NULL);
     api->get_state(state, y, NULL);
 }

@@ -25,10 +25,10 @@ CORES: dict[np.dtype, ModuleType] = {
 
 
 # h (B, R) and c (B, H) of one direction, or their gradients; None for 0, or not wanted
-State = tuple[NDArray | None, NDArray | None]
+State = tuple[NDArray[Any] | None, NDArray[Any] | None]
 
 
-def state_at(h: NDArray | None, c: NDArray | None, i: int) -> State:
+def state_at(h: NDArray[Any] | None, c: NDArray[Any] | None, i: int) -> State:
     """Return the state of one direction of those of all."""
     return None if h is None else h[i], None if c is None else c[i]
 
@@ -36,9 +36,9 @@ def state_at(h: NDArray | None, c: NDArray | None, i: int) -> State:
 class Masks(NamedTuple):
     """What zoneout keeps, a number or (T, B, R) and (T, B, H), and what dropout leaves of h."""
 
-    zoneout_h: float | NDArray | None = None
-    zoneout_c: float | NDArray | None = None
-    dropout_h: NDArray | None = None
+    zoneout_h: float | NDArray[Any] | None = None
+    zoneout_c: float | NDArray[Any] | None = None
+    dropout_h: NDArray[Any] | None = None
 
     def readable(self, turned: bool) -> "Masks":
         """Return the same in a layout that the core can read."""
@@ -49,19 +49,35 @@ class Masks(NamedTuple):
         )
 
 
-def _zoneout(value: float | NDArray | None, turned: bool) -> float | NDArray | None:
+def _zoneout(value: float | NDArray[Any] | None, turned: bool) -> float | NDArray[Any] | None:
     if value is None or isinstance(value, float):
         return value
     value = readable(value)
     return value[::-1] if turned else value
 
 
+def restarts_of(
+    resets: NDArray[np.bool_] | None, lengths: NDArray[Any] | None, reverse: bool
+) -> NDArray[np.bool_] | None:
+    """Return before which steps (T, B) one direction, in its own order, starts from zero.
+
+    Between t - 1 and t it is before t in the order of time, and before t - 1 in the other.
+    """
+    if resets is None or not reverse:
+        return resets
+    restarts = np.zeros_like(resets)
+    restarts[:-1] = resets[1:]
+    if lengths is not None:  # what follows a row's last step is no part of it
+        restarts &= np.arange(1, len(resets) + 1)[:, np.newaxis] < lengths
+    return restarts
+
+
 def make_weights(
     core: Any,
     cell: str,
-    w_ih: NDArray,
-    w_hh: NDArray,
-    b: NDArray | None,
+    w_ih: NDArray[Any],
+    w_hh: NDArray[Any],
+    b: NDArray[Any] | None,
     *,
     activations: Iterable[Activation],
     **options: Any,
@@ -80,6 +96,14 @@ def make_weights(
     )
 
 
+def restarts_in_order(restarts: NDArray[np.bool_] | None, turned: bool) -> NDArray[Any] | None:
+    """Return the same as bytes, which the core reads, in the order of its x."""
+    if restarts is None:
+        return None
+    flags = restarts.view(np.uint8)
+    return flags[::-1] if turned else flags
+
+
 def _readable(state: State) -> State:
     return readable_or_none(state[0]), readable_or_none(state[1])
 
@@ -87,13 +111,14 @@ def _readable(state: State) -> State:
 def forward_call(
     core: Any,
     weights: Any,
-    x: NDArray,
-    y: NDArray,
+    x: NDArray[Any],
+    y: NDArray[Any],
     *,
     initial: State,
     final: State,
     masks: Masks | None = None,
-    lengths: NDArray | None = None,
+    lengths: NDArray[Any] | None = None,
+    restarts: NDArray[np.bool_] | None = None,
     reverse: bool = False,
     training: bool = False,
     concatenated: bool = False,
@@ -102,6 +127,7 @@ def forward_call(
 
     Its ``tape`` is what `backward_call` wants, or None.
     If `concatenated`, x and y are (1, sum of lengths, I or R), step after step, and lengths fall.
+    `restarts` is that of `restarts_of`.
     """
     turned = reverse and lengths is None
     x = readable(x)
@@ -117,6 +143,7 @@ def forward_call(
         final=final,
         masks=None if masks is None else masks.readable(turned),
         lengths=lengths,
+        resets=restarts_in_order(restarts, turned),
         reverse=reverse,
         training=training,
         concatenated=concatenated,
@@ -136,11 +163,11 @@ def backward_call(
     *,
     ragged: bool,
     reverse: bool,
-    dy: NDArray | None,
+    dy: NDArray[Any] | None,
     dfinal: State,
-    dx: NDArray | None,
+    dx: NDArray[Any] | None,
     dinitial: State,
-    gradients: Mapping[str, NDArray | None],
+    gradients: Mapping[str, NDArray[Any] | None],
 ) -> Any:
     """Return the call of one direction that will fill dx and the gradient of the initial state.
 

@@ -18,6 +18,9 @@ cdef extern from "memory.h":
     size_t size_times(size_t a, size_t b) noexcept nogil
     size_t size_plus(size_t a, size_t b) noexcept nogil
     size_t size_padded(size_t size) noexcept nogil
+    size_t MEMORY_GAP
+    void memory_open(void *memory, size_t size) noexcept nogil
+    void memory_close(void *memory, size_t size) noexcept nogil
 
 
 cdef struct Block:
@@ -32,6 +35,7 @@ cdef class Buffer:
 
 
 cdef const void *kernels_of(bint double_precision) noexcept nogil
+cdef const void *kernels_in(str compute_dtype) except NULL
 cdef const void *kernels_named(isa, bint double_precision) except NULL
 cdef void *blas_of(bint double_precision) noexcept nogil
 cdef void set_blas(void *gemm_float, void *gemm_double) noexcept

@@ -7,9 +7,9 @@ adds what belongs to its layer: the weights as they are when it starts, and how 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from fastlstm._args.arrays import check_array, readable
+from fastlstm._args.arrays import check_array, check_resets, readable
 from fastlstm._core.calls import CORES
 
 
@@ -19,6 +19,7 @@ class _OfLayer:
     restart: Any
     copy_state: Any
     set_state: Any
+    zero_rows: Any
 
     def __init__(self, layer: Any, batch_size: int):
         self._layer = layer
@@ -27,8 +28,33 @@ class _OfLayer:
 
     def reset(self) -> None:
         """Set the state to zero and take the weights as they are now."""
-        weights = [self._layer._pack(layer, 0, False) for layer in range(self._layer.num_layers)]
+        layers = range(self._layer.num_layers)
+        weights = [self._layer._stack.weights_of(layer) for layer in layers]
         self.restart(weights, self._layer._expected_zoneout(), self._batch_size)
+
+    def reset_rows(self, resets: ArrayLike) -> None:
+        """Set the state to zero in the rows where `resets`, a (B,) array of bool, is true.
+
+        An episode begins there: before a step this does what ``resets[t]`` does in a call, to the
+        bit. The weights stay as they are.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `resets` does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastlstm
+        >>> stream = fastlstm.GRU(3, 8, rng=0).stream(batch_size=2)
+        >>> first = stream.step(np.ones((2, 3), np.float32))
+        >>> stream.reset_rows([False, True])
+        >>> second = stream.step(np.ones((2, 3), np.float32))
+        >>> (second == first).all(axis=1)
+        array([False,  True])
+        """
+        self.zero_rows(check_resets(resets, (self._batch_size,)).view(np.uint8))
 
     @property
     def state(self) -> Any:
@@ -42,7 +68,7 @@ class _OfLayer:
         L = self._layer.num_layers
         self.set_state(*([None if s is None else readable(s[k]) for k in range(L)] for s in (h, c)))
 
-    def readable(self, x_t: Any) -> NDArray:
+    def readable(self, x_t: Any) -> NDArray[Any]:
         """Return `x_t` as the compiled step can read it."""
         shape = (self._batch_size, self._layer.input_size)
         return np.require(

@@ -6,9 +6,11 @@ Needs scikit-learn (``pip install scikit-learn``), and tqdm if `verbose`.
 import contextlib
 
 try:
-    import sklearn  # type: ignore[import-untyped]  # noqa: F401
-except ImportError as error:
-    raise ImportError("fastlstm.estimators needs scikit-learn: pip install scikit-learn") from error
+    import sklearn  # noqa: F401
+except ImportError as _error:
+    raise ImportError(
+        "fastlstm.estimators needs scikit-learn: pip install scikit-learn"
+    ) from _error
 
 with contextlib.suppress(ImportError):  # scikit-learn brings threadpoolctl, but maybe an old one
     import fastlstm.threadpool  # noqa: F401

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone  # type: ignore[import-untyped]
+from sklearn.base import clone
 
 from fastlstm._args.numbers import check_size
 from fastlstm.estimators._panel import is_panel
@@ -44,10 +44,11 @@ class Backtest(NamedTuple):
             raise ValueError("coverage: expected an estimator with quantiles")
         below = (self.actual[..., np.newaxis] <= self.quantiles).astype(np.float64)
         below[np.isnan(self.actual)] = np.nan
-        return np.nanmean(below, axis=(0, 1))
+        coverage: NDArray[np.float64] = np.nanmean(below, axis=(0, 1))
+        return coverage
 
 
-def _per_column(errors: NDArray) -> Any:
+def _per_column(errors: NDArray[Any]) -> Any:
     mean = np.nanmean(errors, axis=(0, 1))
     return mean if errors.ndim == 3 else float(mean)
 

@@ -35,7 +35,7 @@ RIDGE = 0.01  # of the mean square of what it reads
 class Autoregression:
     """An autoregression of the least AICc; with no lags the mean."""
 
-    def __init__(self, y: NDArray) -> None:
+    def __init__(self, y: NDArray[Any]) -> None:
         self.mean = float(y.mean()) if len(y) else 0.0
         self.weights = np.empty(0)  # of the last steps, oldest first
         most = min(ORDER, len(y) // 8)
@@ -59,7 +59,7 @@ class Autoregression:
             weights = np.linalg.solve(square + ridge * np.eye(order), x.T @ target)
             self.weights = weights[::-1].copy()  # contiguous: the same bits when loaded
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows)."""
         order = len(self.weights)
         z = np.zeros((len(past), order + horizon))
@@ -73,10 +73,10 @@ class Autoregression:
 class Zero:
     """What is left is 0."""
 
-    def __init__(self, y: NDArray) -> None:
+    def __init__(self, y: NDArray[Any]) -> None:
         pass
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return zeros."""
         return np.zeros((len(past), horizon))
 
@@ -84,10 +84,10 @@ class Zero:
 class Mean(Zero):
     """What is left is its mean."""
 
-    def __init__(self, y: NDArray) -> None:
+    def __init__(self, y: NDArray[Any]) -> None:
         self.mean = float(y.mean()) if len(y) else 0.0
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the mean."""
         return np.full((len(past), horizon), self.mean)
 
@@ -119,12 +119,12 @@ SEASONAL_POOL = [
 class Member:
     """One forecast of the pool, learnt from a series."""
 
-    def __init__(self, kind: Kind, y: NDArray, period: int) -> None:
+    def __init__(self, kind: Kind, y: NDArray[Any], period: int) -> None:
         self.kind, self.period = kind, period
         options = {"period": period} if kind.season == "smoothed" else {}
         self.rest = kind.rest(self._reduce(y[np.newaxis])[0], **options)
 
-    def _reduce(self, past: NDArray) -> NDArray:
+    def _reduce(self, past: NDArray[Any]) -> NDArray[Any]:
         """Return what the rest forecasts."""
         if self.kind.season == "difference":
             past = past[:, self.period :] - past[:, : -self.period]
@@ -133,9 +133,9 @@ class Member:
             past = past - tiled_before(season, past.shape[1])
         return np.diff(past) if self.kind.difference else past
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows)."""
-        y = self.rest.forecast(self._reduce(past), horizon)
+        y: NDArray[Any] = self.rest.forecast(self._reduce(past), horizon)
         s = self.period
         if self.kind.season == "difference":
             if self.kind.difference:
@@ -148,7 +148,8 @@ class Member:
             season = mean_season(past, s)
         if self.kind.difference:
             y = (past[:, -1] - season[:, -1])[:, np.newaxis] + y.cumsum(axis=1)
-        return y + season[:, np.arange(horizon) % season.shape[1]]
+        y = y + season[:, np.arange(horizon) % season.shape[1]]
+        return y
 
 
 class Baseline:
@@ -166,7 +167,7 @@ class Baseline:
         than the horizon.
     """
 
-    def __init__(self, y: NDArray, horizon: int, period: int | None = None) -> None:
+    def __init__(self, y: NDArray[Any], horizon: int, period: int | None = None) -> None:
         self.horizon = horizon
         self.period = period_of(y) if period is None else period
         if len(y) < 2 * self.period + 2:
@@ -183,8 +184,8 @@ class Baseline:
         self.members = [Member(kind, y, self.period) for kind in pool]
 
     def _mix(
-        self, y: NDArray, pool: list[Kind], first: int, horizon: int
-    ) -> tuple[NDArray, NDArray]:
+        self, y: NDArray[Any], pool: list[Kind], first: int, horizon: int
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the weights, by errors of forecasts from rolling origins, and the mixture's."""
         T = len(y)
         starts = np.unique(np.linspace(first, T - horizon + 1, FOLDS + 1).astype(int))
@@ -202,7 +203,7 @@ class Baseline:
         weights /= weights.sum()
         return weights, np.tensordot(weights, together, 1)
 
-    def __call__(self, past: NDArray) -> NDArray:
+    def __call__(self, past: NDArray[Any]) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows); more rows are not looked at."""
         past = past[:, -self.rows :]
         forecasts = [member.forecast(past, self.horizon) for member in self.members]

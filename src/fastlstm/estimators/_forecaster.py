@@ -14,13 +14,14 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]
+from sklearn.utils.validation import check_is_fitted
 
 from fastlstm._args.numbers import check_size
 from fastlstm.estimators._backtest import Backtest, backtest
-from fastlstm.estimators._base import Callback, Columns, documented
+from fastlstm.estimators._base import Columns, documented
 from fastlstm.estimators._ensemble import Ensemble, KnownLoss
 from fastlstm.estimators._frames import Labels, is_frame
+from fastlstm.estimators._network import Callback
 from fastlstm.estimators._panel import One, PanelReader
 from fastlstm.estimators._windows import Scale, Series, Windows
 
@@ -41,6 +42,8 @@ class LSTMForecaster(PanelReader):
         Steps before a forecast that the network sees; less if this is more than half of the
         series that it learns from (`context_`). By default two seasons, at least 24 and at most
         120, and not more than a third of the series.
+    hidden_size : int
+        Hidden units per layer and direction.
     season_length : int, optional
         Steps after which a series repeats itself, 1 if it does not. By default it is found by
         autocorrelation.
@@ -54,7 +57,7 @@ class LSTMForecaster(PanelReader):
     stride : int, optional
         Rows from one training window to the next. By default 1, or more so that there are not
         many more than 500 windows: neighbours differ little.
-    {PARAMETERS}
+    {AFTER_HIDDEN_SIZE}
 
     Attributes
     ----------
@@ -126,6 +129,7 @@ class LSTMForecaster(PanelReader):
         validation_fraction: float = 0.1,
         patience: int = 10,
         standardize: bool = True,
+        compute_dtype: str | None = None,
         random_state: Any = None,
         verbose: bool = False,
         callback: Callback | None = None,
@@ -146,6 +150,7 @@ class LSTMForecaster(PanelReader):
             validation_fraction=validation_fraction,
             patience=patience,
             standardize=standardize,
+            compute_dtype=compute_dtype,
             random_state=random_state,
             verbose=verbose,
             callback=callback,
@@ -272,6 +277,7 @@ class LSTMForecaster(PanelReader):
         Returns
         -------
         self
+            Fitted.
 
         Raises
         ------
@@ -306,6 +312,7 @@ class LSTMForecaster(PanelReader):
         Returns
         -------
         self
+            Trained further.
         """
         if self.__sklearn_is_fitted__():
             self._check_settings()
@@ -332,7 +339,7 @@ class LSTMForecaster(PanelReader):
     def _standardized(self, series: Series) -> Series:
         return series._replace(exogenous=self._columns.forward(series.exogenous))
 
-    def _forecast(self, X: Any, past: Any) -> dict[Any, tuple[NDArray, Labels | None]]:
+    def _forecast(self, X: Any, past: Any) -> dict[Any, tuple[NDArray[Any], Labels | None]]:
         """Return the forecasts (horizon, K, outputs) of each series, and how it was labelled."""
         check_is_fitted(self)
         ones = self._read_past(past)
@@ -353,7 +360,7 @@ class LSTMForecaster(PanelReader):
         result = windows.absolute(self._ensemble(windows))
         return {name: (result[:, k], one.labels) for k, (name, one) in enumerate(ones.items())}
 
-    def _labelled(self, X: Any, forecasts: dict[Any, Any], quantiles: NDArray) -> Any:
+    def _labelled(self, X: Any, forecasts: dict[Any, Any], quantiles: NDArray[Any]) -> Any:
         """Return forecasts as the series were given."""
         results = {}
         for name, (values, labels) in forecasts.items():
@@ -432,6 +439,7 @@ class LSTMForecaster(PanelReader):
         Returns
         -------
         float
+            The better, the larger.
         """
         check_is_fitted(self)
         scores = []
@@ -475,5 +483,6 @@ class LSTMForecaster(PanelReader):
         Returns
         -------
         Backtest
+            The forecasts, what came, and their errors.
         """
         return backtest(self, X, y, n_origins, refit)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_array, check_consistent_length  # type: ignore[import-untyped]
-from sklearn.utils.validation import validate_data  # type: ignore[import-untyped]
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.validation import validate_data
 
 from fastlstm.estimators._base import Recurrent
 from fastlstm.estimators._frames import Labels, is_frame
@@ -48,11 +48,11 @@ class PanelReader(Recurrent):
     _scales: dict[Any, Scale]
     _ends: dict[Any, One]
 
-    def _read_targets(self, y: Any) -> NDArray:
-        y = check_array(
+    def _read_targets(self, y: Any) -> NDArray[Any]:
+        targets: NDArray[Any] = check_array(
             y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"
         )
-        return y.reshape(len(y), -1)
+        return targets.reshape(len(targets), -1)
 
     def _read_one(self, X: Any, y: Any, reset: bool) -> One:
         """Return one series; learn of what it consists if `reset`."""
@@ -124,7 +124,7 @@ class PanelReader(Recurrent):
                 )
         return ones
 
-    def _future(self, X: Any, names: list[Any]) -> dict[Any, NDArray]:
+    def _future(self, X: Any, names: list[Any]) -> dict[Any, NDArray[Any]]:
         """Return the exogenous columns of the steps to forecast, by the names of series."""
         horizon, E = self._horizon, self.n_features_in_ if self._exogenous else 0
         if X is None and len(self._hidden) == E:

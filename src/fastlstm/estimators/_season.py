@@ -11,6 +11,8 @@ c) Of peaks nearly as high as the highest the first counts (the others are whole
    or the best within a tenth above it: 50 weeks repeat nearly as well as 52.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +23,7 @@ BY_CHANCE = 3.5  # standard errors of an autocorrelation, 1 / sqrt(rows)
 LEAST = 0.25  # what is less, even if certain, is of no use
 
 
-def period_of(y: NDArray) -> int:
+def period_of(y: NDArray[Any]) -> int:
     """Return the length of a series' season; 1: there is none."""
     for span in SPANS:
         period = _period_by_means(y, span) if len(y) >= 13 * span else 1
@@ -30,7 +32,7 @@ def period_of(y: NDArray) -> int:
     return 1
 
 
-def _period_by_means(y: NDArray, span: int) -> int:
+def _period_by_means(y: NDArray[Any], span: int) -> int:
     """Return the length of the season, by differences of means of so many steps."""
     means = np.convolve(y - y.mean(), np.full(span, 1 / span), "valid")
     d = means[span:] - means[:-span]
@@ -54,7 +56,7 @@ def _period_by_means(y: NDArray, span: int) -> int:
     return int(near[np.argmax(r[near] + r[2 * near])])
 
 
-def mean_season(past: NDArray, period: int) -> NDArray:
+def mean_season(past: NDArray[Any], period: int) -> NDArray[Any]:
     """Return the mean season (n, period) of the ends of n series, beside a straight trend.
 
     Its last column belongs to the last step; its mean is 0.
@@ -63,10 +65,11 @@ def mean_season(past: NDArray, period: int) -> NDArray:
     seasons = min(rows // period, SEASONS)
     parts = past[:, rows - seasons * period :].reshape(n, seasons, period)
     slope = (parts[:, -1] - parts[:, 0]).mean(axis=-1) / (max(seasons - 1, 1) * period)
-    shape = parts.mean(axis=1) - slope[:, np.newaxis] * np.arange(period)
-    return shape - shape.mean(axis=1, keepdims=True)
+    shape: NDArray[Any] = parts.mean(axis=1) - slope[:, np.newaxis] * np.arange(period)
+    shape -= shape.mean(axis=1, keepdims=True)
+    return shape
 
 
-def tiled_before(season: NDArray, rows: int) -> NDArray:
+def tiled_before(season: NDArray[Any], rows: int) -> NDArray[Any]:
     """Return the season for the last `rows` steps; its last column belongs to the last."""
     return season[:, np.arange(-rows, 0) % season.shape[1]]

@@ -10,7 +10,7 @@ b) The forms: a level alone; beside a drift of half the series' slope, which is 
 """
 
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,17 +33,17 @@ class Smoothing:
 
     GRID: ClassVar[Constants] = _grid(LEVELS, (0.0, 0.05, 0.1, 0.3, 0.5), (0.8, 0.9, 0.98))
 
-    def __init__(self, y: NDArray) -> None:
+    def __init__(self, y: NDArray[Any]) -> None:
         self.drift = self._drift(y)
         y = y[-LONGEST:]
         self.level, self.trend, self.damping = np.array(self.GRID).T
         squared, _, _ = self._run(np.broadcast_to(y, (len(self.GRID), len(y))))
         self.level, self.trend, self.damping = self.GRID[int(np.argmin(squared))]
 
-    def _drift(self, y: NDArray) -> float:
+    def _drift(self, y: NDArray[Any]) -> float:
         return 0.0
 
-    def _run(self, past: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    def _run(self, past: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return the sum of squared errors, the last level and trend, of n series (n, rows)."""
         level, squared = past[:, 0], np.zeros(len(past))
         few = past[:, : max(5, past.shape[1] // 10)]
@@ -56,12 +56,13 @@ class Smoothing:
             trend = self.damping * trend + self.level * self.trend * error
         return squared, level, trend
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows)."""
         _, level, trend = self._run(past)
         steps = np.arange(1, horizon + 1)
         damped = np.cumsum(self.damping**steps)
-        return level[:, np.newaxis] + np.outer(trend, damped) + self.drift * steps
+        y: NDArray[Any] = level[:, np.newaxis] + np.outer(trend, damped) + self.drift * steps
+        return y
 
 
 class Level(Smoothing):
@@ -73,7 +74,7 @@ class Level(Smoothing):
 class Theta(Level):
     """A level, and a drift of half the slope of the line through the series."""
 
-    def _drift(self, y: NDArray) -> float:
+    def _drift(self, y: NDArray[Any]) -> float:
         t = np.arange(len(y)) - (len(y) - 1) / 2
         return float(t @ y / (t @ t) / 2) if len(y) > 1 else 0.0
 
@@ -97,14 +98,16 @@ class Seasonal:
         if each[3] <= 1 - each[0] and (each[1] or each[2] == 1)
     ]
 
-    def __init__(self, y: NDArray, period: int) -> None:
+    def __init__(self, y: NDArray[Any], period: int) -> None:
         self.period = period
         y = y[-max(LONGEST, 3 * period) :]
         self.level, self.trend, self.damping, self.season = np.array(self.GRID).T
         squared, _, _, _ = self._run(np.broadcast_to(y, (len(self.GRID), len(y))))
         self.level, self.trend, self.damping, self.season = self.GRID[int(np.argmin(squared))]
 
-    def _run(self, past: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    def _run(
+        self, past: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return the squared errors, and the last level, trend and season (period, n)."""
         (n, rows), p = past.shape, self.period
         seasons = min(rows // p, 3)
@@ -123,9 +126,10 @@ class Seasonal:
             season[k % p] += self.season * error
         return squared, level, trend, season
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows)."""
         _, level, trend, season = self._run(past)
         damped = np.cumsum(self.damping ** np.arange(1, horizon + 1))
         phases = (past.shape[1] + np.arange(horizon)) % self.period
-        return level[:, np.newaxis] + np.outer(trend, damped) + season[phases].T
+        y: NDArray[Any] = level[:, np.newaxis] + np.outer(trend, damped) + season[phases].T
+        return y

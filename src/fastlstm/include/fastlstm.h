@@ -176,6 +176,19 @@ typedef struct {
      * weights' gradients are SciPy's BLAS, which may allocate and have threads of its own. */
     int (*backward)(const fastlstm_tape *tape, const void *x, const fastlstm_gradients *gradients,
                     void *workspace);
+
+    /* --- episodes ---------------------------------------------------------------------------- */
+
+    /* resets (B,): h and c of the rows where it is not 0 become zero. */
+    void (*reset_rows)(fastlstm_state *state, const unsigned char *resets);
+
+    /* As `forward`, or as `forward_tape` if `tape` is not NULL, with episodes: where resets (T, B)
+     * is not 0, one begins with that step. No state passes between it and the step before in time,
+     * in neither direction, and no gradient; a plan that is `reverse` has nothing to do with
+     * resets[0]. NULL for none. The tape keeps its own copy. */
+    int (*forward_episodes)(fastlstm_state *state, ptrdiff_t T, const void *x,
+                            const unsigned char *resets, void *y, fastlstm_tape *tape,
+                            void *workspace);
 } fastlstm_api;
 
 /* --- import ---------------------------------------------------------------------------------- */

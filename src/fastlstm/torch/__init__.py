@@ -6,8 +6,8 @@ Needs PyTorch (``pip install torch``). The operators are in `_operators`, the mo
 
 try:
     import torch  # noqa: F401
-except ImportError as error:
-    raise ImportError("fastlstm.torch needs PyTorch: pip install torch") from error
+except ImportError as _error:
+    raise ImportError("fastlstm.torch needs PyTorch: pip install torch") from _error
 
 from fastlstm.torch._modules import GRU, LSTM, RNN, replace
 

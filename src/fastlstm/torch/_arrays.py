@@ -34,7 +34,7 @@ def sequence_of(tensor: Tensor | None) -> Any:
     return array if array is None or array.ndim == 3 else array[np.newaxis]
 
 
-def lengths_of(batch_sizes: Tensor | None, rows: int):
+def lengths_of(batch_sizes: Tensor | None, rows: int) -> Any:
     """Return the falling lengths of the rows of packed data."""
     if batch_sizes is None:
         return None
@@ -69,7 +69,12 @@ def make_packed(mode: str, core: Any, w_ih: Any, w_hh: Any, bias: Any, w_proj: A
 
 
 def pack(
-    mode: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, *biases: Tensor | None, backward
+    mode: str,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    w_hr: Tensor | None,
+    *biases: Tensor | None,
+    backward: bool,
 ) -> Any:
     """Return packed weights that agree with the parameters as they are now.
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastlstm._core.calls import CORES, forward_call, state_at
+from fastlstm._core.calls import CORES, forward_call, restarts_of, state_at
 from fastlstm.torch._arrays import CELLS, array_of, lengths_of, pack, sequence_of
 
 
@@ -21,6 +21,7 @@ def infer(
     mode: str,
     x: Tensor,
     batch_sizes: Tensor | None,
+    resets: Tensor | None,
     B: int,
     states: tuple[Tensor, ...],
     weights: list[tuple[Tensor | None, ...]],
@@ -33,6 +34,7 @@ def infer(
     cell, inputs = CELLS[mode], sequence_of(x)
     h_0, c_0 = (*map(array_of, states), None, None)[:2]
     lengths = lengths_of(batch_sizes, x.shape[0])
+    episodes = array_of(resets)
     core, dtype = CORES[inputs.dtype], inputs.dtype
     N, R = weights[0][1].shape  # type: ignore[union-attr]
     h_n = np.empty((len(weights), B, R), dtype)
@@ -50,6 +52,7 @@ def infer(
                 initial=state_at(h_0, c_0, i),
                 final=state_at(h_n, c_n, i),
                 lengths=lengths,
+                restarts=restarts_of(episodes, lengths, direction == 1),
                 reverse=direction == 1,
                 concatenated=batch_sizes is not None,
             )

@@ -13,6 +13,7 @@ d) A module here has what PyTorch's has and nothing more, so one becomes the oth
 import copy
 import functools
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,15 +55,39 @@ class _Recurrent(torch.nn.RNNBase):
         H = self.hidden_size
         return self.num_layers, 2 if self.bidirectional else 1, H, self.proj_size or H
 
-    def forward(self, input, hx=None):
-        """Run the layers, as PyTorch's module does."""
+    def forward(self, input: Any, hx: Any = None, *, resets: Tensor | None = None) -> Any:
+        """Run the layers, as PyTorch's module does.
+
+        `resets`, which PyTorch does not have, is a bool tensor (T, B), or (B, T) if batch_first, or
+        (T,) without a batch: where it is true, an episode begins with that step, and neither state
+        nor gradient passes between it and the step before, in both directions. With a
+        PackedSequence it is padded, and its rows are in the order of `hx`.
+        """
         self._update_flat_weights()
         packed = isinstance(input, PackedSequence)
-        x, batch_sizes, order, back = input if packed else (input, None, None, None)
+        parts: Any = input if packed else (input, None, None, None)
+        x, batch_sizes, order, back = parts
         states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         if not self._can_run(x, batch_sizes, states):
-            return super().forward(input, hx)
+            outputs = super().forward(input, hx)
+            if resets is not None:
+                raise NotImplementedError("resets: expected None where PyTorch's own code runs")
+            return outputs
         single = not packed and x.dim() == 2
+        if resets is not None and _onnx.is_wanted():
+            raise NotImplementedError("resets: expected None in torch.onnx.export, ONNX has none")
+        if resets is not None:
+            shape = x.shape[:-1]
+            if packed:
+                shape = len(batch_sizes), int(batch_sizes[0])
+                shape = shape[::-1] if self.batch_first else shape
+            resets = _checked_resets(resets, shape)
+            if single:
+                resets = resets.unsqueeze(1)
+            elif self.batch_first:
+                resets = resets.t()
+            if packed and order is not None:
+                resets = resets.index_select(1, order)
         if packed:
             states = _in_order(states, order)
         elif single:
@@ -70,7 +95,7 @@ class _Recurrent(torch.nn.RNNBase):
             states = tuple(s.unsqueeze(1) for s in states)
         elif self.batch_first:
             x = x.transpose(0, 1)
-        y, states = self._run(x, batch_sizes, states)
+        y, states = self._run(x, batch_sizes, resets, states)
         if packed:
             y = PackedSequence(y, batch_sizes, order, back)
             states = _in_order(states, back)
@@ -88,14 +113,14 @@ class _Recurrent(torch.nn.RNNBase):
         if not all(map(operator.is_, map(now.get, names), before)):
             super()._update_flat_weights()
 
-    def __prepare_scriptable__(self):
+    def __prepare_scriptable__(self) -> Any:
         """Return what torch.jit.script is to compile in the place of this: PyTorch's module."""
         say_once("torch.jit.script")
         theirs = copy.copy(self)
         theirs.__class__ = _PYTORCHS[type(self)]
         return theirs
 
-    def _can_run(self, x, batch_sizes, states) -> bool:
+    def _can_run(self, x: Any, batch_sizes: Any, states: Any) -> bool:
         """Whether this call is as it should be, and for the core."""
         tensors, autocast = (x, *states, *self._flat_weights), torch.is_autocast_enabled("cpu")
         for tensor in tensors:
@@ -133,7 +158,7 @@ class _Recurrent(torch.nn.RNNBase):
             found.append((w_ih, w_hh, w_hr, *(rest or (None, None))))
         return found
 
-    def _run(self, x, batch_sizes, states):
+    def _run(self, x: Any, batch_sizes: Any, resets: Any, states: Any) -> Any:
         """Run all layers over x (T, B, I), or over packed data."""
         L, D, _, _ = self._sizes
         B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
@@ -142,14 +167,15 @@ class _Recurrent(torch.nn.RNNBase):
         )
         weights, drops = self._weights(), self.dropout and self.training and L > 1
         if not keep_tape and not drops and is_plain(x):
-            return infer(self.mode, x, batch_sizes, B, states, weights, D)
-        ends, run_one = [], _onnx.node if _onnx.is_wanted() else run
+            return infer(self.mode, x, batch_sizes, resets, B, states, weights, D)
+        run_one: Any = _onnx.node if _onnx.is_wanted() else run
+        ends = []
         for layer in range(L):
             outputs = []
             for direction in range(D):
                 i = layer * D + direction
                 h_0, c_0 = (*(s[i] for s in states), None, None)[:2]
-                inputs = self.mode, x, h_0, c_0, *weights[i], batch_sizes, B
+                inputs = self.mode, x, h_0, c_0, *weights[i], batch_sizes, resets, B
                 y, *end, _ = run_one(*inputs, direction == 1, keep_tape)
                 outputs.append(y)
                 ends.append(end if self.mode == "LSTM" else end[:1])
@@ -161,8 +187,20 @@ class _Recurrent(torch.nn.RNNBase):
         return x, tuple(torch.stack(end) for end in zip(*ends, strict=True))
 
 
+def _checked_resets(resets: object, shape: tuple[int, ...]) -> Tensor:
+    """Return `resets` if it is a bool tensor of this shape."""
+    if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
+        got = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__
+        raise TypeError(f"resets: expected a tensor of bool, got {got}")
+    if resets.shape != shape:
+        raise ValueError(f"resets: expected {tuple(shape)}, got {tuple(resets.shape)}")
+    return resets.cpu()
+
+
 @functools.lru_cache(maxsize=64)
-def _weight_shapes(L, D, H, R, mode, input_size, bias, proj_size) -> tuple[tuple[int, ...], ...]:
+def _weight_shapes(
+    L: int, D: int, H: int, R: int, mode: str, input_size: int, bias: bool, proj_size: int
+) -> tuple[tuple[int, ...], ...]:
     """Return the shapes of a module's flat weights."""
     N = CELLS[mode].G * H
     shapes: list[tuple[int, ...]] = []
@@ -187,8 +225,16 @@ class LSTM(_Recurrent, torch.nn.LSTM):
     It takes the same arguments, has the same parameters under the same names, returns the same
     (up to rounding) and raises the same errors. CPU tensors of float32 and float64 are read in
     place. What the core does not do (other devices and dtypes, autocast, gradients of gradients) is
-    left to PyTorch, with one warning for each.
+    left to PyTorch, with one warning for each. Beyond PyTorch it takes ``resets``: where episodes
+    begin inside a sequence, see `forward`.
 
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `torch.nn.LSTM`.
+
+    Notes
+    -----
     In ``torch.compile`` it is, like PyTorch's, a break of the graph, unless
     ``torch._dynamo.config.allow_rnn`` is true: then it is one operator per layer and direction. In
     ``torch.onnx.export`` it is one node of ONNX per layer and direction, with T and B as open as
@@ -214,6 +260,11 @@ class LSTM(_Recurrent, torch.nn.LSTM):
 class GRU(_Recurrent, torch.nn.GRU):
     """`torch.nn.GRU` on fastlstm's core; all that is said of `LSTM` holds.
 
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `torch.nn.GRU`.
+
     Examples
     --------
     >>> import torch
@@ -226,6 +277,11 @@ class GRU(_Recurrent, torch.nn.GRU):
 
 class RNN(_Recurrent, torch.nn.RNN):
     """`torch.nn.RNN` on fastlstm's core; all that is said of `LSTM` holds.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `torch.nn.RNN`.
 
     Examples
     --------

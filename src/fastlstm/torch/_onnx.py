@@ -22,8 +22,10 @@ def is_wanted() -> bool:
     return torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export()
 
 
-def node(mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_sizes, B, reverse, keep_tape):
-    """Return what `recurrence` does, without a tape; no projection, nothing packed."""
+def node(
+    mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_sizes, resets, B, reverse, keep_tape
+):
+    """Return what `recurrence` does, without a tape; no projection, nothing packed, no resets."""
     cell, T, H = CELLS[mode], x.shape[0], w_hh.shape[1]
     bias = None
     if b_ih is not None:

@@ -11,17 +11,23 @@ d) If gradients are to be differentiated again, the backward pass runs PyTorch's
 """
 
 import warnings
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastlstm._args.arrays import readable
-from fastlstm._core.calls import CORES, run_backward, run_forward
+from fastlstm._core.calls import (
+    CORES,
+    restarts_in_order,
+    restarts_of,
+    run_backward,
+    run_forward,
+)
 from fastlstm.torch._arrays import CELLS, array_of, lengths_of, make_packed, pack, sequence_of
 
-_Optional = Tensor | None
+_Optional: TypeAlias = Tensor | None
 
 _said: set[str] = set()
 
@@ -44,17 +50,18 @@ def _forward(
     b_ih: _Optional,
     b_hh: _Optional,
     batch_sizes: _Optional,
+    resets: _Optional,
     B: int,
     reverse: bool,
     keep_tape: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return y, h_n, c_n (empty unless there is a cell state) and the tape (empty unless kept).
 
-    x is (T, B, I), or with `batch_sizes` the data of a PackedSequence; y alike. Shapes and dtypes
-    have been checked.
+    x is (T, B, I), or with `batch_sizes` the data of a PackedSequence; y alike. `resets` (T, B) is
+    true where an episode begins. Shapes and dtypes have been checked.
     """
     weights = pack(mode, w_ih, w_hh, w_hr, b_ih, b_hh, backward=keep_tape)
-    inputs = sequence_of(x)
+    inputs, lengths = sequence_of(x), lengths_of(batch_sizes, x.shape[0])
     y, h_n, c_n = (np.empty(shape, inputs.dtype) for shape in _output_shapes(mode, x, w_hh, B))
     tape = run_forward(
         CORES[inputs.dtype],
@@ -63,7 +70,8 @@ def _forward(
         y if y.ndim == 3 else y[np.newaxis],
         initial=(array_of(h_0), array_of(c_0)),
         final=(h_n, c_n if CELLS[mode].has_c else None),
-        lengths=lengths_of(batch_sizes, x.shape[0]),
+        lengths=lengths,
+        restarts=restarts_of(array_of(resets), lengths, reverse),
         reverse=reverse,
         training=keep_tape,
         concatenated=batch_sizes is not None,
@@ -80,7 +88,7 @@ def _output_shapes(mode, x, w_hh, B):
 
 
 def _gradients(
-    mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, batch_sizes, B, reverse, wanted
+    mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, batch_sizes, resets, B, reverse, wanted
 ) -> list[Any]:
     """Return the gradients of x, h_0, c_0, w_ih, w_hh, w_hr and the core's bias.
 
@@ -89,12 +97,19 @@ def _gradients(
     weights = pack(mode, w_ih, w_hh, w_hr, backward=True)
     lengths = lengths_of(batch_sizes, x.shape[0])
     ragged = lengths is not None
+    turned = reverse and not ragged
     inputs = readable(sequence_of(x))
-    if reverse and not ragged:
+    if turned:
         inputs = inputs[::-1]
     core = CORES[inputs.dtype]
     core_tape = core.Tape(
-        weights, inputs, array_of(tape), lengths=lengths, reverse=reverse, concatenated=ragged
+        weights,
+        inputs,
+        array_of(tape),
+        lengths=lengths,
+        resets=restarts_in_order(restarts_of(array_of(resets), lengths, reverse), turned),
+        reverse=reverse,
+        concatenated=ragged,
     )
     dtype, shapes = inputs.dtype, _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted)
     filled = [shape and np.empty(shape, dtype) for shape in shapes[:3]]
@@ -133,7 +148,7 @@ recurrence = torch.library.custom_op("fastlstm::recurrence", _forward, mutates_a
 
 
 @recurrence.register_fake
-def _(mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_sizes, B, reverse, keep_tape):
+def _(mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_sizes, resets, B, reverse, keep_tape):
     size = _tape_size(mode, x, w_hh, w_hr, batch_sizes, B) if keep_tape else 0
     outputs = map(x.new_empty, _output_shapes(mode, x, w_hh, B))
     return *outputs, x.new_empty(size, dtype=torch.uint8)
@@ -162,20 +177,21 @@ def recurrence_backward(
     w_hh: Tensor,
     w_hr: _Optional,
     batch_sizes: _Optional,
+    resets: _Optional,
     B: int,
     reverse: bool,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return what `_gradients` returns, with empty tensors for None."""
     gradients = _gradients(
-        mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, batch_sizes, B, reverse, wanted
+        mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, batch_sizes, resets, B, reverse, wanted
     )
     full: Any = tuple(x.new_empty(0) if g is None else g for g in gradients)
     return full
 
 
 @recurrence_backward.register_fake
-def _(mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, batch_sizes, B, reverse, wanted):
+def _(mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, batch_sizes, resets, B, reverse, wanted):
     shapes = _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted)
     return tuple(x.new_empty(0 if shape is None else shape) for shape in shapes)
 
@@ -198,9 +214,9 @@ def _save(ctx, inputs, output):
 
 def _differentiate(ctx, dy, dh_n, dc_n, _):
     """Return the gradients of the arguments of `recurrence`."""
-    *tensors, batch_sizes, tape = ctx.saved_tensors
+    *tensors, batch_sizes, resets, tape = ctx.saved_tensors
     needed = [t is not None and n for t, n in zip(tensors, ctx.needs_input_grad[1:], strict=False)]
-    rest = batch_sizes, ctx.B, ctx.reverse
+    rest = batch_sizes, resets, ctx.B, ctx.reverse
     if not CELLS[ctx.mode].has_c:
         dc_n = None
     if torch.is_grad_enabled():
@@ -219,7 +235,7 @@ def _differentiate(ctx, dy, dh_n, dc_n, _):
             db_ih, db_hh = db[:n], torch.cat([db[: 2 * n // 3], db[n:]])
         gradients += [db_ih, db_hh]
     gradients = [g if n else None for g, n in zip(gradients, needed, strict=True)]
-    return None, *gradients, None, None, None, None
+    return None, *gradients, None, None, None, None, None
 
 
 recurrence.register_autograd(_differentiate, setup_context=_save)
@@ -259,8 +275,13 @@ def _pytorch_gradients(mode, tensors, rest, needed, output_gradients):
     return [next(found) if n else None for n in needed]
 
 
-def _pytorch_recurrence(mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_sizes, B, reverse):
+def _pytorch_recurrence(
+    mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_sizes, resets, B, reverse
+):
     """Return y, h_n and perhaps c_n of PyTorch's own, which has reverse only beside forward."""
+    if resets is not None:
+        weights = w_ih, w_hh, w_hr, b_ih, b_hh
+        return _pytorch_episodes(mode, x, h_0, c_0, weights, batch_sizes, resets, B, reverse)
     H, R, D = w_hh.shape[0] // CELLS[mode].G, w_hh.shape[1], 2 if reverse else 1
     state = (x.new_zeros(B, R) if h_0 is None else h_0).expand(D, B, R)
     if CELLS[mode].has_c:
@@ -273,3 +294,25 @@ def _pytorch_recurrence(mode, x, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, batch_s
     else:
         y, *states = function(x, batch_sizes, state, weights, *options)
     return y[..., -R:], *(s[-1] for s in states)
+
+
+def _pytorch_episodes(mode, x, h_0, c_0, weights, batch_sizes, resets, B, reverse):
+    """Return the same with resets, which PyTorch does not have: one step after the other."""
+    lengths = lengths_of(batch_sizes, x.shape[0])
+    restarts = torch.from_numpy(restarts_of(array_of(resets), lengths, reverse)).unsqueeze(-1)
+    steps = x.unbind() if lengths is None else x.split(batch_sizes.tolist())
+    y = list(steps)
+    H, R = weights[0].shape[0] // CELLS[mode].G, weights[1].shape[1]
+    states = [x.new_zeros(B, R) if h_0 is None else h_0]
+    if CELLS[mode].has_c:
+        states.append(x.new_zeros(B, H) if c_0 is None else c_0)
+    for t in reversed(range(len(steps))) if reverse else range(len(steps)):
+        n = len(steps[t])  # the rows that have this step
+        before = [s[:n].masked_fill(restarts[t, :n], 0) for s in states]
+        h, c = (*before, None)[:2]
+        y_t, *after = _pytorch_recurrence(
+            mode, steps[t][None], h, c, *weights, None, None, n, False
+        )
+        y[t] = y_t[0]
+        states = [torch.cat([a, s[n:]]) for a, s in zip(after, states, strict=True)]
+    return torch.stack(y) if lengths is None else torch.cat(y), *states

@@ -32,7 +32,7 @@ Segments = Callable[[int, int], ArrayLike]
 class Window:
     """What `truncated_bptt` yields.
 
-    Attributes
+    Parameters
     ----------
     y : (T, B, R) array, or (B, T, R) if batch_first
         Outputs of the newest steps, at most k1 of them.
@@ -40,9 +40,11 @@ class Window:
         The newest steps are ``start`` to ``stop - 1`` of x.
     state : (h, c) or h
         After step ``stop - 1`` (with `lengths`, of each row after its last step so far).
+    _layer, _tapes
+        Of the function that made it.
     """
 
-    y: NDArray
+    y: NDArray[Any]
     start: int
     stop: int
     state: Any
@@ -90,6 +92,7 @@ def truncated_bptt(
     state: Any = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     steps: int | None = None,
 ) -> Iterator[Window]:
     """Run a series in windows, for backpropagation through time that does not reach its start.
@@ -114,6 +117,8 @@ def truncated_bptt(
         Initial state, zero by default. ``window.state`` of an earlier series goes on from there.
     lengths : (B,) integers in [0, T], optional
         Where the sequences end.
+    resets : (T, B) array of bool, or (B, T) if batch_first, optional
+        Where episodes begin, as of the layer's call; not if the layer is reverse.
     steps : int, optional
         T, where x is a function.
 
@@ -171,7 +176,7 @@ def truncated_bptt(
             raise TypeError("steps: expected an integer where x is a function, got None")
         T = check_size("steps", steps, least=0)
         ends = check_lengths(lengths, T, np.size(lengths)) if lengths is not None else None
-        return _windows(layer, x, T, k1, k2, state, ends)
+        return _windows(layer, x, T, k1, k2, state, ends, _episodes(layer, resets, T))
     if steps is not None:
         raise TypeError(f"steps: expected None where x is an array, got {steps}")
     inputs = layer._check_input(x)
@@ -179,11 +184,22 @@ def truncated_bptt(
     layer._check_state("state", state, B)
     ends = check_lengths(lengths, T, B)
 
-    def take(start: int, stop: int) -> NDArray:
+    def take(start: int, stop: int) -> NDArray[Any]:
         segment = inputs[start:stop]
         return segment.transpose(1, 0, 2) if layer.batch_first else segment
 
-    return _windows(layer, take, T, k1, k2, state, ends)
+    return _windows(layer, take, T, k1, k2, state, ends, _episodes(layer, resets, T, B))
+
+
+def _episodes(
+    layer: Recurrent, resets: ArrayLike | None, T: int, B: int | None = None
+) -> NDArray[np.bool_] | None:
+    """Return `resets` as (T, B); B is None where x is a function."""
+    if resets is None:
+        return None
+    if layer.reverse:
+        raise ValueError(f"resets: expected None for {layer!r}")
+    return layer._check_resets(resets, T, np.size(resets) // max(T, 1) if B is None else B)
 
 
 def _windows(
@@ -193,7 +209,8 @@ def _windows(
     k1: int,
     k2: int,
     state: Any,
-    lengths: NDArray | None,
+    lengths: NDArray[Any] | None,
+    resets: NDArray[Any] | None,
 ) -> Iterator[Window]:
     """Yield the windows of T steps."""
     tapes: deque[Tape] = deque(maxlen=k2 // k1)
@@ -204,14 +221,17 @@ def _windows(
         if got[:1] != (stop - start,):
             raise ValueError(f"x: expected {stop - start} steps from x({start}, {stop}), got {got}")
         remaining = None if lengths is None else np.clip(lengths - start, 0, stop - start)
-        y, state, tape = layer.forward(segment, state, lengths=remaining)
+        begins = None if resets is None else resets[start:stop]
+        if begins is not None and layer.batch_first:
+            begins = begins.T
+        y, state, tape = layer.forward(segment, state, lengths=remaining, resets=begins)
         tapes.append(tape)
         yield Window(y, start, stop, state, layer, tuple(tapes))
 
 
 def gradient_flow(
     layer: Recurrent, x: ArrayLike, state: Any = None, *, dh: ArrayLike | None = None
-) -> dict[str, NDArray]:
+) -> dict[str, NDArray[Any]]:
     """Return how large the gradient of a loss at the last step is at every step before.
 
     Parameters
@@ -285,7 +305,7 @@ def gradient_flow(
     return flow
 
 
-def _put_norms(flow: dict[str, NDArray], t: int, dstate: Any) -> None:
+def _put_norms(flow: dict[str, NDArray[Any]], t: int, dstate: Any) -> None:
     parts = dstate if isinstance(dstate, tuple) else (dstate,)
     layers = [d for part in parts for d in part]
     for norms, d in zip(flow.values(), layers, strict=True):

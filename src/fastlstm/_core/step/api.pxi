@@ -29,6 +29,7 @@ cdef int api_init_state(
     if not is_aligned(state):
         return FASTLSTM_UNALIGNED
     lay_out(<PlanState *>state, <const Plan *>plan, B, &memory)
+    memory_open(memory.start, memory.used)  # the caller's, who may copy all of it
     return FASTLSTM_OK
 
 
@@ -58,6 +59,10 @@ cdef void api_step(fastlstm_state *state, const void *x, void *y) noexcept nogil
     copy_array(<real *>y, own.job.size.R, h, own.job.size.Rp, own.job.steps.B, own.job.size.R)
 
 
+cdef void api_reset_rows(fastlstm_state *state, const unsigned char *resets) noexcept nogil:
+    reset_rows(&(<PlanState *>state).state, resets)
+
+
 cdef inline SequenceView view_in_time(
     const Plan *plan, const void *data, ptrdiff_t T, ptrdiff_t B, ptrdiff_t F,
 ) noexcept nogil:
@@ -72,17 +77,36 @@ cdef void begin_call(
     Forward *job, const Plan *plan, ptrdiff_t T, ptrdiff_t B, bint training,
 ) noexcept nogil:
     """Set what follows from the plan and the sizes alone."""
-    cdef Steps steps = Steps(T, B, False, NULL, NULL, NULL)
+    cdef Steps steps = plain_steps(T, B, False)
     begin_forward(job, &plan.packed, &steps, training)
     job.zoneout_h = plan.zoneout_h
     job.zoneout_c = plan.zoneout_c
 
 
+cdef void lay_out_resets(
+    Forward *job, const Plan *plan, const unsigned char *resets, Memory *memory,
+) noexcept nogil:
+    """Copy the flags (T, B), if there are any, in the order of the steps, or measure them."""
+    cdef ptrdiff_t T = job.steps.count, B = job.steps.B, s
+    cdef unsigned char *flags = <unsigned char *>carve_bytes(memory, T * B)
+    if flags == NULL or resets == NULL:
+        return
+    job.steps.resets = flags
+    if not plan.layer.reverse:
+        memcpy(flags, resets, T * B)
+        return
+    for s in range(T):  # what is between t and t + 1 comes before t
+        if s == 0:
+            memset(flags, 0, B)
+        else:
+            memcpy(flags + s * B, resets + (T - s) * B, B)
+
+
 cdef void lay_out_forward(Forward *job, Memory *memory) noexcept nogil:
     """The workspace of a forward call, with a place for h_n, or measure it."""
     cdef const Sizes *n = &job.size
-    job.fused = job.options.norm != NULL or prefer_fused(job.steps.B, n)
-    place_forward_workspace(job, 1, memory)
+    job.fused = job.options.norm != NULL or prefer_fused(job.steps.B, n, job.kernels)
+    place_forward_workspace(job, 1, 1, memory)
     job.h_n = carve(memory, job.steps.B, n.R)
 
 
@@ -107,27 +131,14 @@ cdef void run_from_state(PlanState *own, Forward *job, const void *x, void *y) n
         copy_array(c, n.Hp, cell_state(job, T - 1), n.Hp, B, n.Hp)
 
 
-cdef int api_forward(
-    fastlstm_state *state, ptrdiff_t T, const void *x, void *y, void *workspace,
+# --- sequences, with and without a tape -----------------------------------------------------------
+
+cdef void lay_out_tape(
+    KeptTape *tape, Forward *job, const Plan *plan, const unsigned char *resets, Memory *memory,
 ) noexcept nogil:
-    cdef PlanState *own = <PlanState *>state
-    cdef Memory memory = Memory(<char *>workspace, 0)
-    cdef Forward job
-    if not are_in_range(T, own.state.job.steps.B):
-        return FASTLSTM_BAD_SIZE
-    if not is_aligned(workspace):
-        return FASTLSTM_UNALIGNED
-    if T:
-        begin_call(&job, own.plan, T, own.state.job.steps.B, False)
-        lay_out_forward(&job, &memory)
-        run_from_state(own, &job, x, y)
-    return FASTLSTM_OK
-
-
-# --- training -------------------------------------------------------------------------------------
-
-cdef void lay_out_tape(KeptTape *tape, Forward *job, Memory *memory) noexcept nogil:
     place_tape(job, memory)
+    lay_out_resets(job, plan, resets, memory)
+    tape.plan = plan
     tape.steps = job.steps
     tape.gates = job.gates
     tape.extra = job.extra
@@ -142,32 +153,47 @@ cdef size_t api_tape_size(const fastlstm_plan *plan, ptrdiff_t T, ptrdiff_t B) n
     if not are_in_range(T, B):
         return 0
     begin_call(&job, <const Plan *>plan, T, B, True)
-    lay_out_tape(&tape, &job, &memory)
+    lay_out_tape(&tape, &job, <const Plan *>plan, NULL, &memory)
     return size_or_0(memory.used)
+
+
+cdef int api_forward_episodes(
+    fastlstm_state *state, ptrdiff_t T, const void *x, const unsigned char *resets, void *y,
+    fastlstm_tape *tape, void *workspace,
+) noexcept nogil:
+    cdef PlanState *own = <PlanState *>state
+    cdef Memory memory = Memory(<char *>tape, size_padded(sizeof(KeptTape)))
+    cdef Forward job
+    if tape != NULL and not own.plan.layer.training:
+        return FASTLSTM_NOT_TRAINABLE
+    if not are_in_range(T, own.state.job.steps.B):
+        return FASTLSTM_BAD_SIZE
+    if not (is_aligned(tape) and is_aligned(workspace)):
+        return FASTLSTM_UNALIGNED
+    begin_call(&job, own.plan, T, own.state.job.steps.B, tape != NULL)
+    if tape != NULL:
+        lay_out_tape(<KeptTape *>tape, &job, own.plan, resets, &memory)
+        memory_open(memory.start, memory.used)
+    memory = Memory(<char *>workspace, 0)
+    if tape == NULL:
+        lay_out_resets(&job, own.plan, resets, &memory)
+    lay_out_forward(&job, &memory)
+    if T:
+        run_from_state(own, &job, x, y)
+    return FASTLSTM_OK
+
+
+cdef int api_forward(
+    fastlstm_state *state, ptrdiff_t T, const void *x, void *y, void *workspace,
+) noexcept nogil:
+    return api_forward_episodes(state, T, x, NULL, y, NULL, workspace)
 
 
 cdef int api_forward_tape(
     fastlstm_state *state, ptrdiff_t T, const void *x, void *y, fastlstm_tape *tape,
     void *workspace,
 ) noexcept nogil:
-    cdef PlanState *own = <PlanState *>state
-    cdef KeptTape *kept = <KeptTape *>tape
-    cdef Memory memory = Memory(<char *>tape, size_padded(sizeof(KeptTape)))
-    cdef Forward job
-    if not own.plan.layer.training:
-        return FASTLSTM_NOT_TRAINABLE
-    if not are_in_range(T, own.state.job.steps.B):
-        return FASTLSTM_BAD_SIZE
-    if not (is_aligned(tape) and is_aligned(workspace)):
-        return FASTLSTM_UNALIGNED
-    begin_call(&job, own.plan, T, own.state.job.steps.B, True)
-    kept.plan = own.plan
-    lay_out_tape(kept, &job, &memory)
-    memory = Memory(<char *>workspace, 0)
-    lay_out_forward(&job, &memory)
-    if T:
-        run_from_state(own, &job, x, y)
-    return FASTLSTM_OK
+    return api_forward_episodes(state, T, x, NULL, y, tape, workspace)
 
 
 cdef void lay_out_backward(
@@ -198,6 +224,7 @@ cdef void lay_out_backward(
     job.zoneout_c = plan.zoneout_c
     groups.count = count_groups(job)
     groups.parts = 1
+    groups.pieces = 0
     groups.above = NULL
     for g in range(groups.count - 1, -1, -1):
         restrict_to_group(groups.jobs, g, groups.count)
@@ -264,13 +291,14 @@ cdef size_t api_workspace_size(const fastlstm_plan *plan, ptrdiff_t T, ptrdiff_t
     if not are_in_range(T, B):
         return 0
     begin_call(&job, own, T, B, False)
+    lay_out_resets(&job, own, NULL, &memory)
+    job.steps.resets = <const unsigned char *>own  # the most that may be wanted
     lay_out_forward(&job, &memory)
     if own.layer.training:
         memset(&tape, 0, sizeof(tape))
         memset(&gradients, 0, sizeof(gradients))
         tape.plan = own
         tape.steps = job.steps
-        # the most that may be wanted
         if own.packed.options.w_proj != NULL:
             gradients.dw_proj = <void *>own
         groups.jobs = jobs
@@ -295,6 +323,8 @@ table.forward = api_forward
 table.tape_size = api_tape_size
 table.forward_tape = api_forward_tape
 table.backward = api_backward
+table.reset_rows = api_reset_rows
+table.forward_episodes = api_forward_episodes
 
 cdef const char *CAPSULE = "fastlstm.capi.capsule_f32"
 if sizeof(real) == sizeof(double):

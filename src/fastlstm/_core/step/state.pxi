@@ -21,7 +21,7 @@ cdef void lay_out_state(
     B is at most MOST_ROWS.
     """
     cdef Forward *job = &state.job
-    cdef Steps steps = Steps(PTRDIFF_MAX // (B + 1), B, False, NULL, NULL, NULL)
+    cdef Steps steps = plain_steps(PTRDIFF_MAX // (B + 1), B, False)
     cdef ptrdiff_t s
     begin_forward(job, weights, &steps, False)
     job.zoneout_h = zoneout_h
@@ -30,7 +30,7 @@ cdef void lay_out_state(
         job.kind = LSTM_VARIANT
     job.fused = True
     job.x = SequenceView(NULL, 0, x_stride, job.size.I, False)
-    place_forward_workspace(job, 1, memory)
+    place_forward_workspace(job, 1, 1, memory)
     if memory.start == NULL:
         return
     state.share = job.lines[0].share
@@ -52,6 +52,16 @@ cdef inline const real *advance(State *state, const real *x) noexcept nogil:
 cdef inline real *current_h(const State *state) noexcept nogil:
     """h (B, R) after the last step, Rp apart; c is job.c."""
     return state.todo[(state.s + 1) & 1].h
+
+
+cdef inline void reset_rows(State *state, const unsigned char *resets) noexcept nogil:
+    """h and c of the rows whose flag is not 0 := 0."""
+    cdef const Sizes *n = &state.job.size
+    cdef ptrdiff_t j
+    for j in range(state.job.steps.B):
+        if resets[j]:
+            memset(current_h(state) + j * n.Rp, 0, n.R * sizeof(real))
+            memset(state.job.c + j * n.Hp, 0, n.H * sizeof(real))
 
 
 cdef inline void copy_array(

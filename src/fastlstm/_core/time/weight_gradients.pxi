@@ -39,14 +39,15 @@ cdef void add_bias_gradients(
                 job.kernels.option_gradients(
                     job.dpeephole, job.dnorm, dz,
                     job.extra + (first_row(steps, s) + j) * job.extra_stride,
-                    tape_c(job, s - 1) + j * job.c_stride, &job.parts, &job.gradients,
-                    job.options, H)
+                    job.zeros if is_reset(steps, s, j)
+                    else tape_c(job, s - 1) + j * job.c_stride,
+                    &job.parts, &job.gradients, job.options, H)
                 dz += job.D
 
 
 cdef void add_weight_gradient(
     const Backward *job, const WeightGradient *gradient, const Chunk *chunk, ptrdiff_t begin,
-    ptrdiff_t end, ptrdiff_t first, ptrdiff_t last,
+    ptrdiff_t end, ptrdiff_t first, ptrdiff_t last, void *rounded,
 ) noexcept nogil:
     """Add what the steps begin..end contribute, to the panels first..last of dW."""
     cdef const kernel_table *k = job.kernels
@@ -64,7 +65,8 @@ cdef void add_weight_gradient(
         return
     k.outer_product(
         g, gradient.G, job.zeros if is_first_chunk else g, 0 if is_first_chunk else gradient.G,
-        a, a_stride, dz + first * 4 * k.lanes, job.D, gradient.M, last - first, rows)
+        a, a_stride, dz + first * 4 * k.lanes, job.D, gradient.M, last - first, rows,
+        rounded)
 
 
 cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:
