@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from fastlstm._args.arrays import refuse_mask
 from fastlstm._args.numbers import check_size
 from fastlstm.estimators._panel import is_panel
 
@@ -13,11 +14,12 @@ from fastlstm.estimators._panel import is_panel
 class Backtest(NamedTuple):
     """Forecasts of what was known to the user but not to the model.
 
-    Attributes
+    Parameters
     ----------
     origins : (n,) array of int
         The first row of each forecast.
     forecasts, actual : (n, horizon) or (n, horizon, K) arrays
+        What was forecast, and what came.
     quantiles : (n, horizon, Q) or (n, horizon, K, Q) array, or None
         The forecasts of each quantile, if the estimator has `quantiles`.
     """
@@ -58,6 +60,8 @@ def backtest(estimator: Any, X: Any, y: Any, n_origins: int, refit: bool) -> Bac
     n_origins = check_size("n_origins", n_origins)
     if is_panel(X):
         raise TypeError("X: expected one series, got a panel")
+    refuse_mask("X", X)
+    refuse_mask("y", y)
     actual = np.asarray(X if y is None else y, np.float64)
     origins = len(actual) - estimator.horizon * np.arange(n_origins, 0, -1)
     if origins[0] < 2:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import validate_data
 
+from fastlstm._args.arrays import refuse_mask
 from fastlstm.estimators._base import Recurrent
 from fastlstm.estimators._frames import Labels, is_frame
 from fastlstm.estimators._windows import Scale, Series
@@ -56,6 +57,8 @@ class PanelReader(Recurrent):
 
     def _read_one(self, X: Any, y: Any, reset: bool) -> One:
         """Return one series; learn of what it consists if `reset`."""
+        refuse_mask("X", X)
+        refuse_mask("y", y)
         exogenous = y is not None
         given = y if exogenous else X
         targets = self._read_targets(given)
