@@ -250,7 +250,7 @@ WRONG = [  # layer, what is changed in its state, error, beginning of the messag
     ("lstm", {"flat": [0.0] * 240}, TypeError, "flat"),
     ("lstm", {"flat": b"\0" * 4 * 240}, TypeError, "flat"),
     ("lstm", {"_cell_options": {}}, ValueError, "state"),
-    ("lstm", {"_core": None}, ValueError, "state"),
+    ("lstm", {"_stack": None}, ValueError, "state"),
     ("lstm", {"params": {}}, ValueError, "state"),
     ("lstm", {"reset_after": False}, ValueError, "state"),
     ("lstm", {"output_size": 3}, ValueError, "state"),
@@ -346,6 +346,7 @@ def test_a_tampered_state_of_a_linear_map_is_refused(changes, error, message):
         Linear.__new__(Linear).__setstate__(linear.__getstate__() | changes)
 
 
+@pytest.mark.filterwarnings("ignore:.*learnt nothing")
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("kind", ["LSTMClassifier", "LSTMRegressor"])
 def test_an_estimator_learns_on_after_a_copy(tmp_path, how, kind):

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from fastlstm._core.calls import Masks, State, run_backward, run_forward
 
 
-def segment_length(checkpoint: bool | int, T: int) -> int | None:
-    """Return the length of a segment for the layers' argument `checkpoint`; None: a whole tape."""
+def segment_length(checkpoint: bool | int, T: int) -> int:
+    """Return the length of a segment for the layers' argument `checkpoint`."""
     if checkpoint is True:
         return max(1, math.isqrt(T))
-    if checkpoint is False:
-        return None
     if not hasattr(checkpoint, "__index__"):
         raise TypeError(
             f"checkpoint: expected a bool or an integer, got {type(checkpoint).__name__}"

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -105,8 +106,49 @@ class BackwardCall:
         layer_norm: NDArray[Any] | None = None,
     ) -> None: ...
 
-def run_forward(calls: list[ForwardCall], chained: bool = False) -> None: ...
-def run_backward(calls: list[BackwardCall], chained: bool = False) -> None: ...
+def run_forward(calls: list[ForwardCall], chained: bool = False) -> int: ...
+def run_backward(calls: list[BackwardCall], chained: bool = False) -> int: ...
+
+@disjoint_base
+class Stack:
+    def __init__(
+        self,
+        flat: NDArray[Any],
+        parameters: list[dict[str, NDArray[Any]]],
+        pack: Callable[..., Weights],
+        *,
+        directions: int,
+        reverse: bool,
+        has_c: bool,
+        hidden_size: int,
+        output_size: int,
+    ) -> None: ...
+    def weights_of(self, layer: int) -> Weights: ...
+    def forward(
+        self,
+        x: NDArray[Any],
+        initial: tuple[NDArray[Any] | None, NDArray[Any] | None],
+        batch_first: bool,
+        taped: bool,
+        lengths: NDArray[Any] | None,
+        restarts: list[NDArray[Any] | None] | None,
+        input_masks: list[NDArray[Any] | None] | None,
+        masks: list[Any] | None,
+        new_checkpoints: Callable[..., Any] | None,
+    ) -> tuple[NDArray[Any], Any, list[list[Any]]]: ...
+    def backward(
+        self,
+        tapes: list[list[Any]],
+        dy: NDArray[Any] | None,
+        dfinal: tuple[NDArray[Any] | None, NDArray[Any] | None],
+        input_masks: list[NDArray[Any] | None] | None,
+        ragged: bool,
+        input_gradient: bool,
+    ) -> tuple[NDArray[Any] | None, Any, NDArray[Any]]: ...
+
+def views(
+    flat: NDArray[Any], layout: list[tuple[str, int, tuple[int, ...]]]
+) -> dict[str, NDArray[Any]]: ...
 def copy_from_tape(tape: Tape, name: str, block: int, out: NDArray[Any]) -> None: ...
 def fingerprint(params: NDArray[Any]) -> bytes: ...
 def sigmoid(x: NDArray[Any], y: NDArray[Any]) -> None: ...

@@ -28,7 +28,8 @@ class _OfLayer:
 
     def reset(self) -> None:
         """Set the state to zero and take the weights as they are now."""
-        weights = [self._layer._pack(layer, 0, False) for layer in range(self._layer.num_layers)]
+        layers = range(self._layer.num_layers)
+        weights = [self._layer._stack.weights_of(layer) for layer in layers]
         self.restart(weights, self._layer._expected_zoneout(), self._batch_size)
 
     def reset_rows(self, resets: ArrayLike) -> None:

@@ -15,7 +15,8 @@ except ImportError as _error:
 with contextlib.suppress(ImportError):  # scikit-learn brings threadpoolctl, but maybe an old one
     import fastlstm.threadpool  # noqa: F401
 
-from fastlstm.estimators._forecaster import Backtest, LSTMForecaster
+from fastlstm.estimators._backtest import Backtest
+from fastlstm.estimators._forecaster import LSTMForecaster
 from fastlstm.estimators._supervised import LSTMClassifier, LSTMRegressor
 
 __all__ = ["Backtest", "LSTMClassifier", "LSTMForecaster", "LSTMRegressor"]

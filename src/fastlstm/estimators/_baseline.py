@@ -4,19 +4,18 @@ It is the ground that the network of `LSTMForecaster` stands on, and all there i
 too short to learn from.
 
 Decisions:
-a) Every forecast of the pool but one is the same thing with other settings: take out the season
-   (not at all, the mean season of the last `SEASONS`, or by differences over a season), take
-   differences or not, then forecast what is left by 0, by its mean, or by an autoregression. With 0
-   these are the naive and seasonal naive forecast, with the mean drift. The other one is smoothing
-   with a damped trend (Gardner and McKenzie 1985, doi:10.1287/mnsc.31.10.1237), from a grid.
+a) Each forecast of the pool takes out the season (not at all, the mean season of the last
+   `SEASONS`, or by differences over a season), takes differences or not, and forecasts what is left
+   by its mean, by an autoregression, or by exponential smoothing (`_smoothing`).
 b) Mixtures of simple forecasts are hard to beat (Makridakis et al. 2020, the M4 competition,
    doi:10.1016/j.ijforecast.2019.04.014). The weights are 1 / error ** `POWER`, the errors those of
    forecasts from rolling origins in the last half of the series, each learnt from what came before.
-c) The order of an autoregression has the least AICc; a small ridge keeps it from exploding.
-d) Nothing depends on the calendar or on where the series began, only on the rows before a forecast.
+c) The naive forecasts are not in it, unless nothing else can be learnt: smoothing has them within
+   its grid, and with them every mixture leans towards them.
+d) The order of an autoregression has the least AICc; a small ridge keeps it from exploding.
+e) Nothing depends on the calendar or on where the series began, only on the rows before a forecast.
 """
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,57 +23,13 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-SEASONS = 6  # of which the mean season is taken, at most
+from fastlstm.estimators._season import SEASONS, mean_season, period_of, tiled_before
+from fastlstm.estimators._smoothing import Holt, Level, Seasonal, Smoothing, Theta
+
 FOLDS = 5
 POWER = 4
 ORDER = 12  # of an autoregression, at most
 RIDGE = 0.01  # of the mean square of what it reads
-LONGEST_PERIOD = 400
-GRID = [
-    (level, trend, damping)
-    for level in (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-    for trend in (0.0, 0.05, 0.1, 0.3, 0.5)
-    for damping in (0.8, 0.9, 0.98)
-    if trend <= level
-]
-
-
-def period_of(y: NDArray[Any]) -> int:
-    """Return the length of a series' season, by the autocorrelation of its differences; 1: none.
-
-    The first of the peaks that are nearly as high as the highest, if that is significant.
-    """
-    if len(y) < 13:
-        return 1
-    d = np.diff(y)
-    d -= d.mean()
-    n = len(d)
-    longest = min(len(y) // 3, LONGEST_PERIOD)
-    if not d.any():
-        return 1
-    spectrum = np.fft.rfft(d, 2 * n)
-    r = np.fft.irfft(spectrum * spectrum.conj())[: longest + 2]
-    r = r / r[0]
-    inner = r[1:-1]
-    peak = (inner > r[:-2]) & (inner >= r[2:]) & (inner > max(0.25, 2.5 / np.sqrt(n)))
-    peak[0] = False  # a lag of 1 is no season
-    if not peak.any():
-        return 1
-    return int(np.flatnonzero(peak & (inner >= 0.85 * inner[peak].max()))[0]) + 1
-
-
-def mean_season(past: NDArray[Any], period: int) -> NDArray[Any]:
-    """Return the mean season (n, period) of the ends of n series, beside a straight trend.
-
-    Its last column belongs to the last step; its mean is 0.
-    """
-    n, rows = past.shape
-    seasons = min(rows // period, SEASONS)
-    parts = past[:, rows - seasons * period :].reshape(n, seasons, period)
-    slope = (parts[:, -1] - parts[:, 0]).mean(axis=-1) / (max(seasons - 1, 1) * period)
-    shape: NDArray[Any] = parts.mean(axis=1) - slope[:, np.newaxis] * np.arange(period)
-    shape -= shape.mean(axis=1, keepdims=True)
-    return shape
 
 
 class Autoregression:
@@ -115,38 +70,6 @@ class Autoregression:
         return z[:, order:] + self.mean
 
 
-class Smoothing:
-    """A level and a damped trend, of the smoothing constants with the least squared error."""
-
-    def __init__(self, y: NDArray[Any]) -> None:
-        self.level, self.trend, self.damping = np.array(GRID).T
-        error = np.zeros(len(GRID))
-        for step, forecast in zip(y[1:], self._run(y[np.newaxis]), strict=True):
-            error += np.square(step - forecast)
-        self.level, self.trend, self.damping = GRID[int(np.argmin(error))]
-
-    def _run(self, past: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """Yield the forecast of each step from the second; keep the last level and trend."""
-        level = past[:, 0]
-        few = past[:, : max(5, past.shape[1] // 10)]
-        trend = (few[:, -1] - few[:, 0]) / max(few.shape[1] - 1, 1)
-        for k in range(1, past.shape[1]):
-            forecast = level + self.damping * trend
-            yield forecast
-            error = past[:, k] - forecast
-            level = forecast + self.level * error
-            trend = self.damping * trend + self.level * self.trend * error
-        self._last = level, trend
-
-    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
-        """Return the next steps (n, horizon) of n series (n, rows)."""
-        for _ in self._run(past):
-            pass
-        level, trend = self._last
-        steps = np.cumsum(self.damping ** np.arange(1, horizon + 1))
-        return level[:, np.newaxis] + np.outer(trend, steps)
-
-
 class Zero:
     """What is left is 0."""
 
@@ -172,27 +95,24 @@ class Mean(Zero):
 class Kind(NamedTuple):
     """One forecast of the pool."""
 
-    season: str  # "", "mean" or "difference"
+    season: str  # "", "mean", "difference", or "smoothed" by the class itself
     difference: bool
     rest: Any  # a class
 
 
-POOL = [
-    Kind("", True, Zero),  # naive
-    Kind("", True, Mean),  # drift
-    Kind("", False, Autoregression),
-    Kind("", True, Autoregression),
-    Kind("", False, Smoothing),
-]
+NAIVE = Kind("", True, Zero)
+AUTOREGRESSIONS = [Kind("", False, Autoregression), Kind("", True, Autoregression)]
+POOL = [*AUTOREGRESSIONS, *(Kind("", False, kind) for kind in (Smoothing, Theta, Holt, Level))]
 SEASONAL_POOL = [
-    *POOL,
-    Kind("difference", False, Zero),  # seasonal naive
+    *AUTOREGRESSIONS,
+    Kind("", False, Smoothing),
     Kind("difference", False, Mean),
     Kind("difference", False, Autoregression),
     Kind("difference", True, Autoregression),
     Kind("mean", False, Autoregression),
     Kind("mean", True, Autoregression),
-    Kind("mean", False, Smoothing),
+    *(Kind("mean", False, kind) for kind in (Smoothing, Theta, Holt, Level)),
+    Kind("smoothed", False, Seasonal),
 ]
 
 
@@ -201,7 +121,8 @@ class Member:
 
     def __init__(self, kind: Kind, y: NDArray[Any], period: int) -> None:
         self.kind, self.period = kind, period
-        self.rest = kind.rest(self._reduce(y[np.newaxis])[0])
+        options = {"period": period} if kind.season == "smoothed" else {}
+        self.rest = kind.rest(self._reduce(y[np.newaxis])[0], **options)
 
     def _reduce(self, past: NDArray[Any]) -> NDArray[Any]:
         """Return what the rest forecasts."""
@@ -209,7 +130,7 @@ class Member:
             past = past[:, self.period :] - past[:, : -self.period]
         elif self.kind.season == "mean":
             season = mean_season(past, self.period)
-            past = past - _tiled_before(season, past.shape[1])
+            past = past - tiled_before(season, past.shape[1])
         return np.diff(past) if self.kind.difference else past
 
     def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
@@ -229,11 +150,6 @@ class Member:
             y = (past[:, -1] - season[:, -1])[:, np.newaxis] + y.cumsum(axis=1)
         y = y + season[:, np.arange(horizon) % season.shape[1]]
         return y
-
-
-def _tiled_before(season: NDArray[Any], rows: int) -> NDArray[Any]:
-    """Return the season for the last `rows` steps; its last column belongs to the last."""
-    return season[:, np.arange(-rows, 0) % season.shape[1]]
 
 
 class Baseline:
@@ -258,17 +174,20 @@ class Baseline:
             self.period = 1
         self.rows = max(SEASONS * self.period, 4 * ORDER)
         pool = POOL if self.period == 1 else SEASONAL_POOL
-        self.weights, self.residuals = self._mix(y, pool)
+        horizon = min(horizon, max(1, len(y) // 6))
+        first = max(len(y) // 2, 2 * self.period + 1, 3)
+        if first <= len(y) - horizon:
+            self.weights, self.residuals = self._mix(y, pool, first, horizon)
+        else:  # too short for a trial
+            pool, self.weights = [NAIVE], np.ones(1)
+            self.residuals = np.full((1, 1), np.abs(np.diff(y)).mean() if len(y) > 1 else 0.0)
         self.members = [Member(kind, y, self.period) for kind in pool]
 
-    def _mix(self, y: NDArray[Any], pool: list[Kind]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _mix(
+        self, y: NDArray[Any], pool: list[Kind], first: int, horizon: int
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the weights, by errors of forecasts from rolling origins, and the mixture's."""
         T = len(y)
-        horizon = min(self.horizon, max(1, T // 6))
-        first = max(T // 2, 2 * self.period + 1, 3)
-        if first > T - horizon:  # too short for a trial: the first, the naive forecast
-            step = np.abs(np.diff(y)).mean() if T > 1 else 0.0
-            return np.eye(len(pool))[0], np.full((1, 1), step)
         starts = np.unique(np.linspace(first, T - horizon + 1, FOLDS + 1).astype(int))
         residuals = []  # of each fold, (members, origins, horizon)
         for start, end in pairwise(starts):

@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._layers.from_params import assemble
-from fastlstm.estimators import _baseline, _ensemble, _forecaster, _supervised, _windows
+from fastlstm.estimators import (
+    _baseline,
+    _ensemble,
+    _forecaster,
+    _panel,
+    _smoothing,
+    _supervised,
+    _windows,
+)
 from fastlstm.estimators._base import Columns, Recurrent
 from fastlstm.estimators._network import Network
 from fastlstm.training import AdamW, Linear
@@ -29,12 +37,16 @@ CLASSES = {
         _baseline.Baseline,
         _baseline.Kind,
         _baseline.Member,
-        _baseline.Smoothing,
         _baseline.Zero,
         _baseline.Mean,
         _ensemble.Ensemble,
         _ensemble.KnownLoss,
-        _forecaster.One,
+        _panel.One,
+        _smoothing.Holt,
+        _smoothing.Level,
+        _smoothing.Seasonal,
+        _smoothing.Smoothing,
+        _smoothing.Theta,
         _windows.Scale,
         _windows.Series,
         Columns,
@@ -190,7 +202,7 @@ def _known_class(name: Any) -> Any:
 def _decoded_object(value: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
     cls = _known_class(value["object"])
     state = _decoded(value.get("state"), arrays)
-    if cls is _forecaster.One:
+    if cls is _panel.One:
         state["labels"] = None
     if issubclass(cls, tuple):
         return cls(**state)

@@ -11,6 +11,8 @@ d) A module here has what PyTorch's has and nothing more, so one becomes the oth
 """
 
 import copy
+import functools
+import operator
 from typing import Any
 
 import torch
@@ -20,7 +22,9 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.rnn import PackedSequence
 
 from fastlstm.torch import _onnx
-from fastlstm.torch._operators import CELLS, run, say_once
+from fastlstm.torch._arrays import CELLS
+from fastlstm.torch._inference import infer
+from fastlstm.torch._operators import is_plain, run, say_once
 
 CPU = torch.device("cpu")
 REAL_DTYPES = (torch.float32, torch.float64)
@@ -102,6 +106,13 @@ class _Recurrent(torch.nn.RNNBase):
             y = y.transpose(0, 1)
         return y, states if self.mode == "LSTM" else states[0]
 
+    def _update_flat_weights(self) -> None:
+        """Do what PyTorch does; where every weight is the parameter as before it takes no time."""
+        now, before = self._parameters, self._flat_weights
+        names = self._flat_weights_names
+        if not all(map(operator.is_, map(now.get, names), before)):
+            super()._update_flat_weights()
+
     def __prepare_scriptable__(self) -> Any:
         """Return what torch.jit.script is to compile in the place of this: PyTorch's module."""
         say_once("torch.jit.script")
@@ -111,11 +122,9 @@ class _Recurrent(torch.nn.RNNBase):
 
     def _can_run(self, x: Any, batch_sizes: Any, states: Any) -> bool:
         """Whether this call is as it should be, and for the core."""
-        tensors = (x, *states, *self._flat_weights)
+        tensors, autocast = (x, *states, *self._flat_weights), torch.is_autocast_enabled("cpu")
         for tensor in tensors:
-            if not isinstance(tensor, Tensor):
-                return False
-            if tensor.dtype is not x.dtype and not torch.is_autocast_enabled("cpu"):
+            if not isinstance(tensor, Tensor) or (tensor.dtype is not x.dtype and not autocast):
                 return False
         foreign = foreign_tensors(tensors)
         if _onnx.is_wanted() and (self.proj_size or batch_sizes is not None):
@@ -132,25 +141,22 @@ class _Recurrent(torch.nn.RNNBase):
             rows = (int(batch_sizes[0]),)
         elif x.dim() == 3:
             rows = (x.shape[0 if self.batch_first else 1],)
-        L, D, H, R = self._sizes
-        shapes = [(L * D, *rows, R), (L * D, *rows, H)][: len(states)]
+        L, D, H, R = sizes = self._sizes
         if len(states) not in (0, 2 if self.mode == "LSTM" else 1):
             return False
-        shapes += self._weight_shapes()
-        return all(t.shape == s for t, s in zip(tensors[1:], shapes, strict=True))
+        shapes = ((L * D, *rows, R), (L * D, *rows, H))[: len(states)]
+        shapes += _weight_shapes(*sizes, self.mode, self.input_size, self.bias, self.proj_size)
+        return tuple([tensor.shape for tensor in tensors[1:]]) == shapes
 
-    def _weight_shapes(self) -> list[tuple[int, ...]]:
-        L, D, H, R = self._sizes
-        N = CELLS[self.mode].G * H
-        shapes: list[tuple[int, ...]] = []
-        for layer in range(L):
-            one: list[tuple[int, ...]] = [(N, D * R if layer else self.input_size), (N, R)]
-            if self.bias:
-                one += [(N,), (N,)]
-            if self.proj_size:
-                one.append((R, H))
-            shapes += one * D
-        return shapes
+    def _weights(self) -> list[tuple[Tensor | None, ...]]:
+        """Return for each layer and direction w_ih, w_hh, w_hr, b_ih and b_hh."""
+        flat, n = self._flat_weights, 2 + 2 * self.bias + (self.proj_size > 0)
+        found = []
+        for k in range(0, len(flat), n):
+            w_ih, w_hh, *rest = flat[k : k + n]
+            w_hr = rest.pop() if self.proj_size else None
+            found.append((w_ih, w_hh, w_hr, *(rest or (None, None))))
+        return found
 
     def _run(self, x: Any, batch_sizes: Any, resets: Any, states: Any) -> Any:
         """Run all layers over x (T, B, I), or over packed data."""
@@ -159,23 +165,22 @@ class _Recurrent(torch.nn.RNNBase):
         keep_tape = torch.is_grad_enabled() and any(
             t.requires_grad for t in (*self._flat_weights, x, *states)
         )
-        n = len(self._flat_weights) // (L * D)
+        weights, drops = self._weights(), self.dropout and self.training and L > 1
+        if not keep_tape and not drops and is_plain(x):
+            return infer(self.mode, x, batch_sizes, resets, B, states, weights, D)
         ends = []
         run_one: Any = _onnx.node if _onnx.is_wanted() else run
         for layer in range(L):
             outputs = []
             for direction in range(D):
                 i = layer * D + direction
-                w_ih, w_hh, *rest = self._flat_weights[i * n : (i + 1) * n]
-                w_hr = rest.pop() if self.proj_size else None
-                biases = rest or (None, None)
                 h_0, c_0 = (*(s[i] for s in states), None, None)[:2]
-                inputs = self.mode, x, h_0, c_0, w_ih, w_hh, w_hr, *biases, batch_sizes, resets, B
+                inputs = self.mode, x, h_0, c_0, *weights[i], batch_sizes, resets, B
                 y, *end, _ = run_one(*inputs, direction == 1, keep_tape)
                 outputs.append(y)
                 ends.append(end if self.mode == "LSTM" else end[:1])
             x = outputs[0] if D == 1 else torch.cat(outputs, -1)
-            if self.dropout and self.training and layer < L - 1:
+            if drops and layer < L - 1:
                 x = torch.nn.functional.dropout(x, self.dropout)
         if len(ends) == 1:
             return x, tuple(end.unsqueeze(0) for end in ends[0])
@@ -190,6 +195,23 @@ def _checked_resets(resets: object, shape: tuple[int, ...]) -> Tensor:
     if resets.shape != shape:
         raise ValueError(f"resets: expected {tuple(shape)}, got {tuple(resets.shape)}")
     return resets.cpu()
+
+
+@functools.lru_cache(maxsize=64)
+def _weight_shapes(
+    L: int, D: int, H: int, R: int, mode: str, input_size: int, bias: bool, proj_size: int
+) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of a module's flat weights."""
+    N = CELLS[mode].G * H
+    shapes: list[tuple[int, ...]] = []
+    for layer in range(L):
+        one: list[tuple[int, ...]] = [(N, D * R if layer else input_size), (N, R)]
+        if bias:
+            one += [(N,), (N,)]
+        if proj_size:
+            one.append((R, H))
+        shapes += one * D
+    return tuple(shapes)
 
 
 def _in_order(states: tuple[Tensor, ...], order: Tensor | None) -> tuple[Tensor, ...]:

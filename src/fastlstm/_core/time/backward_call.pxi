@@ -195,8 +195,9 @@ cdef int run_few_backward(list calls, bint chained) except -1:
     return 0
 
 
-def run_backward(list calls, bint chained=False):
+cpdef int run_backward(list calls, bint chained=False) except -1:
     """Run calls of one batch at once. If chained, each makes the dy of the next."""
     cdef int i
     for i in range(0, len(calls), MOST_CALLS):
         run_few_backward(calls[i : i + MOST_CALLS], chained)
+    return 0

@@ -125,7 +125,7 @@ cdef int lines_of_each(const Forward *job, int calls, int threads) noexcept:
     return <int>max(<ptrdiff_t>1, min(<ptrdiff_t>threads, B, TEAM_MOST_LINES // calls))
 
 
-def run_forward(list calls, bint chained=False):
+cpdef int run_forward(list calls, bint chained=False) except -1:
     """Run calls of one batch at once. If chained, each makes the x of the next."""
     cdef Line *lines[TEAM_MOST_LINES]
     cdef team_lines work = team_lines(&lines[0], 0, 1, line_ready, run_chunk)
@@ -172,3 +172,4 @@ def run_forward(list calls, bint chained=False):
             else:
                 run_lines(&work, threads, now() + UNINTERRUPTED)
         PyErr_CheckSignals()
+    return 0

@@ -62,6 +62,20 @@ cdef inline ptrdiff_t stride_of(object a, int dimension) noexcept:
     return cnp.PyArray_STRIDE(a, dimension) // <ptrdiff_t>sizeof(real)
 
 
+cdef object readable(object a):
+    """`a`, or a copy where the three dimensions of an array cannot be read in place."""
+    cdef size_t odd
+    if a is None or not cnp.PyArray_Check(a) or cnp.PyArray_NDIM(a) != 3:
+        return a
+    if cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISALIGNED(a):
+        return a
+    odd = <size_t>cnp.PyArray_STRIDE(a, 0) | <size_t>cnp.PyArray_STRIDE(a, 1)
+    if (cnp.PyArray_ISALIGNED(a) and odd % sizeof(real) == 0
+            and (stride_of(a, 2) == 1 or cnp.PyArray_DIM(a, 2) == 1)):
+        return a
+    return np.require(a, requirements=["C", "A"])
+
+
 cdef SequenceView sequence_view(
     str name, object a, ptrdiff_t T, ptrdiff_t B, ptrdiff_t F, bint written=False,
 ) except *:
