@@ -27,6 +27,18 @@ elif MACHINE in ("aarch64", "arm64"):
     ISA_FLAGS = {"scalar": [], "neon": []}
 else:
     ISA_FLAGS = {"scalar": []}
+# Instructions beyond a set that numbers of fewer bits are multiplied with.
+AVX512 = ISA_FLAGS.get("avx512", [])
+FURTHER_FLAGS = {
+    "bfloat16": {
+        "avx512bf16": [*AVX512, "-mavx512bf16"],
+        "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    },
+    "int8": {
+        "avxvnni": [*ISA_FLAGS.get("avx2", []), "-mavxvnni"],
+        "avx512vnni": [*AVX512, "-mavx512vnni"],
+    },
+}
 
 # No contraction: fma stands where it is meant, so that bits do not depend on the compiler's choice.
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
@@ -70,6 +82,9 @@ for dtype in ("float32", "float64"):
     EXTENSIONS.append(extension(f"_core.sequence_{dtype}"))
     for isa, isa_flags in ISA_FLAGS.items():
         EXTENSIONS.append(extension(f"_kernels.{isa}_{dtype}", flags=isa_flags))
+for compute_dtype, further in FURTHER_FLAGS.items():
+    for isa, isa_flags in (ISA_FLAGS | (further if AVX512 else {})).items():
+        EXTENSIONS.append(extension(f"_kernels.{isa}_{compute_dtype}", flags=isa_flags))
 
 
 class BuildExt(build_ext):

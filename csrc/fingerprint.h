@@ -13,8 +13,7 @@
 
 #define FINGERPRINT_VECTORS 8
 #define FINGERPRINT_REALS (FINGERPRINT_VECTORS * LANES)
-_Static_assert(LANES <= MOST_LANES && TILE_ROWS <= MOST_TILE_ROWS
-                   && FINGERPRINT_REALS <= MOST_FINGERPRINT_REALS,
+_Static_assert(LANES <= MOST_LANES && FINGERPRINT_REALS <= MOST_FINGERPRINT_REALS,
                "who calls makes room for so many");
 
 /* out (FINGERPRINT_REALS,) of x (n,) */

@@ -15,6 +15,10 @@
  * All memory is the caller's; a kernel keeps no pointer, allocates nothing and takes no lock.
  * Arguments may not overlap except where it is said. No alignment is required; packed weights
  * are fastest at 64 bytes.
+ *
+ * A table multiplies reals, or numbers of fewer bits (see arithmetic/): then weights are packed as groups
+ * of several, WEIGHT_ROWS(K) rows of panels for K, each as wide as a real; and x, u and dz are rounded by
+ * the kernel that multiplies them, into scratch of the caller's. All else is the same.
  */
 #ifndef FASTLSTM_KERNELS_H
 #define FASTLSTM_KERNELS_H
@@ -40,14 +44,15 @@ typedef struct {
     activation gate, candidate, output;
     real clip;                  /* of the input of each activation */
     int coupled;                /* f = 1 - i */
+    int bounded;                /* |h| <= 1 if |h_0| is: the scale of h in int8 is 1/127 */
     real cell_clip, proj_clip;
     const real *peephole;       /* (3, Hp): i, f, o; or NULL */
     const real *norm;           /* gains of x (P, 4, LANES) and of h (P, 4, LANES), gain and shift of
                                  * c (2, Hp); or NULL */
-    const real *w_proj;         /* pack_columns of W_proj.T (H, R); or NULL */
-    const real *w_proj_columns; /* pack_columns of W_proj (R, H); for the backward step */
-    const real *w_hn;           /* GRU_RESET_BEFORE: pack_columns of W_hn.T (H, H) */
-    const real *w_hn_columns;   /* pack_columns of W_hn (H, H) */
+    const void *w_proj;         /* pack_columns of W_proj.T (H, R); or NULL */
+    const void *w_proj_columns; /* pack_columns of W_proj (R, H); for the backward step */
+    const void *w_hn;           /* GRU_RESET_BEFORE: pack_columns of W_hn.T (H, H) */
+    const void *w_hn_columns;   /* pack_columns of W_hn (H, H) */
 } cell_options;
 
 /* The parts of a row that a cell keeps beside its gates, `size` reals in all:
@@ -79,10 +84,10 @@ typedef struct {
     ptrdiff_t init_stride;
     const real *x;              /* (rows, I); I may be 0, with init = x_t @ W_ih.T + b */
     ptrdiff_t x_stride;
-    const real *w_ih;           /* pack_gates of W_ih; for the RNN pack_columns of W_ih.T */
+    const void *w_ih;           /* pack_gates of W_ih; for the RNN pack_columns of W_ih.T */
     const real *u;              /* (rows, R): h_prev, or what dropout leaves of it */
     ptrdiff_t u_stride;
-    const real *w_hh;           /* pack_gates of W_hh; for the RNN pack_columns of W_hh.T */
+    const void *w_hh;           /* pack_gates of W_hh; for the RNN pack_columns of W_hh.T */
     const real *h_prev;         /* (rows, R) */
     ptrdiff_t h_prev_stride;
     real *h;                    /* (rows, R) out */
@@ -100,6 +105,7 @@ typedef struct {
     const cell_options *options; /* all but the plain LSTM */
     const real *zeros;          /* (max(Hp, Rp),) */
     real *z;                    /* (tile_rows, PANEL) scratch, fastest at 64 bytes */
+    void *rounded;              /* scratch: rounded_bytes of (rows, I) and of (rows, max(R, H)) */
 } forward_step;
 
 /* The element-wise part of the same step backward. */
@@ -134,13 +140,17 @@ typedef struct {
     const real *dropout;        /* (rows, R): GRU_RESET_BEFORE, or NULL */
     ptrdiff_t dropout_stride;
     const real *zeros;          /* (max(Hp, Rp),) */
+    void *rounded;              /* scratch: rounded_bytes(rows, max(R, H)) */
 } backward_step;
 
 typedef void (*forward_kernel)(const forward_step *step);
 typedef void (*backward_kernel)(const backward_step *step);
 
 /* Bounds for arrays on the stack of whoever calls. */
-enum { MOST_LANES = 16, MOST_TILE_ROWS = 6, MOST_FINGERPRINT_REALS = 8 * MOST_LANES };
+enum { MOST_LANES = 16, MOST_FINGERPRINT_REALS = 8 * MOST_LANES };
+
+/* Of numbers in int8, whose sum must fit into 32 bits. */
+enum { MOST_INT8_PRODUCTS = 1 << 17 };
 
 typedef struct {
     int lanes;                  /* at most MOST_LANES */
@@ -155,17 +165,32 @@ typedef struct {
     void (*pack_columns)(real *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
                          ptrdiff_t K, ptrdiff_t N);
 
-    /* z := init + a @ w for packed panels of w.
-     * z, init (rows, vectors * LANES); a (rows, K). init_stride 0 repeats one row; init may be z. */
+    /* The same for weights that are multiplied: weight_rows(K) instead of K. */
+    void (*pack_gate_weights)(void *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
+                              ptrdiff_t H, ptrdiff_t K, const int *order, ptrdiff_t blocks);
+    void (*pack_column_weights)(void *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
+                                ptrdiff_t K, ptrdiff_t N);
+    ptrdiff_t (*weight_rows)(ptrdiff_t K);
+
+    /* z := init + a @ w for panels of w.
+     * z, init (rows, vectors * LANES); a (rows, K). init_stride 0 repeats one row; init may be z.
+     * int8: `least` is the least number of which 1/127 is the scale of a row; 0 otherwise.
+     * scratch: rounded_bytes(rows, K), 0 where reals are multiplied. */
     void (*product)(real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
-                    const real *a, ptrdiff_t a_stride, const real *w,
-                    ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t K);
+                    const real *a, ptrdiff_t a_stride, const void *w,
+                    ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t K, real least, void *scratch);
+    size_t (*rounded_bytes)(ptrdiff_t rows, ptrdiff_t K);
 
     /* z := init + a.T @ d.  z, init (M, panels * PANEL), a (rows, M), d (rows, panels * PANEL).
-     * init_stride 0 repeats one row; init may be z. */
+     * init_stride 0 repeats one row; init may be z. scratch: outer_product_bytes(M, rows).
+     * NULL in tables of int8, whose backward call is that of float32. */
     void (*outer_product)(real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
                           const real *a, ptrdiff_t a_stride, const real *d, ptrdiff_t d_stride,
-                          ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows);
+                          ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows, void *scratch);
+    size_t (*outer_product_bytes)(ptrdiff_t M, ptrdiff_t rows);
+
+    /* int8: out (K,) := what the weights w (K), `step` apart, are multiplied as; else NULL. */
+    void (*rounded_weights)(real *out, const real *w, ptrdiff_t step, ptrdiff_t K);
 
     /* w (N, M) += z.T for columns first <= j < last of z (M, N). */
     void (*add_transposed)(real *w, const real *z, ptrdiff_t z_stride,
@@ -178,7 +203,7 @@ typedef struct {
     forward_kernel input_product[CELLS];
     forward_kernel forward_step[CELLS];
     backward_kernel backward_cells[CELLS];
-    int tile_rows;              /* at most MOST_TILE_ROWS */
+    int tile_rows;
 
     /* out (n,) := a * b; may be a or b. */
     void (*multiply)(real *out, const real *a, const real *b, ptrdiff_t n);

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import forced_isa
 
+from fastlstm._args.numbers import COMPUTE_DTYPES
 from fastlstm._core import runtime
 
 
@@ -27,6 +28,17 @@ def isa(request):
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
 def dtype(request):
     return np.dtype(request.param)
+
+
+SERVED = [(dtype, isa) for dtype in COMPUTE_DTYPES for isa in runtime.available_isas(dtype)]
+
+
+@pytest.fixture(params=SERVED, ids="-".join)
+def compute_dtype(request):
+    """Compute in one dtype with one set of instructions."""
+    dtype, isa = request.param
+    with forced_isa(isa, dtype):
+        yield dtype
 
 
 @pytest.fixture

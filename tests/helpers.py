@@ -28,10 +28,13 @@ AFTER_TRAINING = 1e-3
 
 
 @contextlib.contextmanager
-def forced_isa(name):
-    """Use one instruction set inside the block, and the one of before after it."""
+def forced_isa(name, compute_dtype=None):
+    """Use one instruction set inside the block, and the one of before after it.
+
+    With a compute dtype, for that.
+    """
     before = runtime.get_isa()
-    runtime.set_isa(name)
+    runtime.set_isa(name, compute_dtype)
     try:
         yield
     finally:

@@ -71,8 +71,8 @@ MUTANTS = [
     Mutant(
         "a narrow last panel of columns as wide as the others",
         KERNELS,
-        "width = min(<ptrdiff_t>PANEL, blocks(N - p * PANEL, LANES) * LANES)",
-        "width = PANEL",
+        "return min(<ptrdiff_t>PANEL, blocks(N - p * PANEL, LANES) * LANES)",
+        "return PANEL",
     ),
     Mutant(
         "a lost zoneout of c",
@@ -95,8 +95,8 @@ MUTANTS = [
     Mutant(
         "a row's own x: every row of a single-row tile reads that of the first",
         KERNELS,
-        "s.x + r * s.x_stride, s.x_stride, s.w_ih + p * X,\n",
-        "s.x, s.x_stride, s.w_ih + p * X,\n",
+        "x + r * x_stride, x_stride, w_ih + p * X,\n",
+        "x, x_stride, w_ih + p * X,\n",
     ),
     Mutant(
         "the blocks of a panel: h adds to n, r, z where it should add to r, z, q",
@@ -107,9 +107,33 @@ MUTANTS = [
     Mutant(
         "an order of summing that depends on how many rows a tile has",
         CSRC,
-        "acc[r][p][first + v] = vec_fma(x, row[v], acc[r][p][first + v]);",
-        "acc[r][p][first + v] = rows > 1 ? vec_fma(x, row[v], acc[r][p][first + v])\n"
-        "                        : acc[r][p][first + v] + x * row[v];",
+        "acc[r][p][first + v] = dot(acc[r][p][first + v], x, row[v]);",
+        "acc[r][p][first + v] = rows > 1 ? dot(acc[r][p][first + v], x, row[v])\n"
+        "                        : acc[r][p][first + v] + dot((sums){0}, x, row[v]);",
+    ),
+    Mutant(
+        "bfloat16 rounded to nearest, but half a step always up",
+        CSRC,
+        "const vec_bits nearest = bits + 0x7fff + ((bits >> 16) & 1);",
+        "const vec_bits nearest = bits + 0x8000;",
+    ),
+    Mutant(
+        "int8: sums of what was added to unsigned rows stay in",
+        CSRC,
+        "first -= ADDED * q;",
+        "first -= 0 * q;",
+    ),
+    Mutant(
+        "int8: h has a scale of its own where it should have 1/127",
+        KERNELS,
+        "s.rows, R, s.options.bounded)",
+        "s.rows, R, 0)",
+    ),
+    Mutant(
+        "lines that round their rows in one place, at once",
+        CORE,
+        "prepare_share(&todo, job, share, line.scratch)",
+        "prepare_share(&todo, job, share, job.lines.scratch)",
     ),
     Mutant(
         "a bound too low: sigmoid(30) for all that is larger",

@@ -13,6 +13,7 @@ import fastlstm
 from fastlstm import reference
 from fastlstm.__main__ import main
 from fastlstm._args.cells import PLAIN
+from fastlstm._args.numbers import COMPUTE_DTYPES
 from fastlstm._commands import command
 from fastlstm._commands.bench.measure import (
     ADAM,
@@ -104,6 +105,12 @@ class TestArguments:
         assert main([*TINY, "--json", str(tmp_path / name)]) == 1
         captured = capsys.readouterr()
         assert str(tmp_path) in captured.err
+        assert not captured.out
+
+    def test_fewer_bits_are_of_float32(self, capsys):
+        assert main([*TINY, "--compute-dtype", "int8", "--dtype", "float64"]) == 1
+        captured = capsys.readouterr()
+        assert "--compute-dtype: expected --dtype float32, got float64" in captured.err
         assert not captured.out
 
     def test_unknown_picture_formats_fail_before_measuring(self, capsys, tmp_path):
@@ -316,13 +323,26 @@ class TestPeers:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("name", PEERS)
     def test_agree_with_fastlstm(self, name, kind, cell, dtype):
-        for module in (name, *PEERS[name].needs):
+        for module in (name.split("-")[0], *PEERS[name].needs):
             pytest.importorskip(module)
         problem = Problem(small(kind, cell), dtype)
         with opened([name], 1) as (libraries, skipped):
             assert not skipped
             if not libraries[1].supports(problem):
                 pytest.skip(f"{name} has no {kind} in {dtype}")
+            check_equal({each.name: each.prepare(problem) for each in libraries}, problem)
+
+    @pytest.mark.parametrize("cell", PLAIN)
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("name", PEERS)
+    @pytest.mark.parametrize("compute_dtype", COMPUTE_DTYPES)
+    def test_agree_in_fewer_bits(self, name, kind, cell, compute_dtype):
+        for module in PEERS[name].needs:
+            pytest.importorskip(module)
+        problem = Problem(small(kind, cell), np.float32, compute_dtype)
+        with opened([name], 1) as (libraries, skipped):
+            if skipped or not libraries[1].supports(problem):
+                pytest.skip(f"{name} has no {kind} in {compute_dtype}")
             check_equal({each.name: each.prepare(problem) for each in libraries}, problem)
 
     def test_leave_the_number_of_threads_as_it_was(self):

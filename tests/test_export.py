@@ -283,6 +283,11 @@ def test_bad_arguments(tmp_path):
         ([gru, Linear(4, 1, dtype="f8")], TypeError, r"network\[1\]: expected float32"),
         (Linear(4, 1), ValueError, "network: expected a recurrent layer"),
         (broken, ValueError, r"network\[0\]: expected finite parameters"),
+        (
+            fastlstm.GRU(3, 4, compute_dtype="int8"),
+            ValueError,
+            r"network\[0\]: expected compute_dtype=None, .* got 'int8'",
+        ),
     ):
         with pytest.raises(error, match=message):
             fastlstm.export.c(path, network)

@@ -115,6 +115,20 @@ def test_outputs_have_the_bits_of_episodes_run_alone(isa, dtype, rng, cell, shap
 
 @each_cell
 @ragged
+def test_so_it_is_in_fewer_bits(compute_dtype, rng, cell, ragged):
+    shape = (6, 9, 17, 33)
+    arguments, options = a_call(rng, cell, shape, np.float32, ragged, ragged)
+    options["compute_dtype"] = compute_dtype
+    upstream = cell.upstream(rng, 6, 9, 33, np.float32)
+    desired, desired_sums = by_hand(cell, arguments, options, upstream)
+    outputs, gradients = cell.both(fastlstm, arguments, options, upstream)
+    assert_same_bits(outputs, desired)
+    actual = {name: getattr(gradients, name) for name in desired_sums}
+    assert_close(actual, desired_sums, SUMS_BEFORE_KINKS)
+
+
+@each_cell
+@ragged
 @reverse
 def test_gradients_are_those_of_episodes_run_alone(isa, dtype, rng, cell, ragged, reverse):
     shape = (7, 6, 5, 19)

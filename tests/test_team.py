@@ -27,9 +27,9 @@ def threads():
     fastlstm.set_num_threads(before)
 
 
-def outcome(layer, x, lengths):
-    y, state = layer(x, lengths=lengths)
-    taped_y, _, tape = layer.forward(x, lengths=lengths)
+def outcome(layer, x, lengths=None, resets=None):
+    y, state = layer(x, lengths=lengths, resets=resets)
+    taped_y, _, tape = layer.forward(x, lengths=lengths, resets=resets)
     gradients = layer.backward(tape, np.cos(y))
     return [a.tobytes() for a in (y, *state, taped_y, gradients.x, gradients.flat)]
 
@@ -49,6 +49,21 @@ def test_any_number_of_threads_gives_the_same_bits(
         threads(n)
         for _ in range(3):
             assert outcome(layer, x, lengths) == expected
+
+
+@pytest.mark.parametrize(("name", "shape", "options"), SHAPES, ids=[s[0] for s in SHAPES])
+@pytest.mark.parametrize("cell", [fastlstm.LSTM, fastlstm.RNN])
+def test_so_it_does_in_fewer_bits(compute_dtype, rng, threads, cell, name, shape, options):
+    T, B, I, H = shape
+    layer = cell(I, H, rng=0, compute_dtype=compute_dtype, **options)
+    x = rng.standard_normal((T, B, I)).astype(np.float32)
+    resets = rng.random((T, B)) < 0.1
+    for given in ({}, {"lengths": rng.integers(0, T + 1, B)}, {"resets": resets}):
+        threads(1)
+        expected = outcome(layer, x, **given)
+        for n in (2, 3, 8):
+            threads(n)
+            assert outcome(layer, x, **given) == expected
 
 
 def test_several_callers_at_once_give_the_same_bits(rng, threads):

@@ -16,6 +16,9 @@ static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c)
 static inline vec vec_least(vec x, vec bound) { return _mm256_min_ps(bound, x); }
 static inline vec vec_most(vec x, vec bound) { return _mm256_max_ps(bound, x); }
 
+#ifdef FASTLSTM_INT8 /* whose results are the same bits everywhere */
+static inline vec vec_divide(vec n, vec d) { return n / d; }
+#else
 /* The estimate is good to 1.5 * 2^-12, one Newton step makes 2^-22, correcting the quotient the rest. */
 static inline vec vec_divide(vec n, vec d)
 {
@@ -24,4 +27,5 @@ static inline vec vec_divide(vec n, vec d)
     const vec q = n * r;
     return vec_fma(_mm256_fnmadd_ps(d, q, n), r, q);
 }
+#endif
 #endif

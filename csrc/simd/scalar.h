@@ -7,8 +7,9 @@
  *   vec_splat(x)              x in every lane
  *   vec_load(p), vec_store    any alignment
  *   vec_load_n, vec_store_n   the first n <= LANES only; load_n fills the rest with 0
- *   vec_fma(a, b, c)          a * b + c, rounded once where the set can
- *   vec_divide(n, d)          n / d within 0.6 ulp, for 1 <= d <= 2^64 and |n| <= d
+ *   vec_as_bits, bits_as_vec  the bits of x, and back;  vec_is_nan(x): all bits set where x is NaN
+ *   vec_fma(a, b, c)          a * b + c, rounded once where the set can, for int8 always
+ *   vec_divide(n, d)          n / d within 0.6 ulp, for 1 <= d <= 2^64 and |n| <= d; for int8 exact
  *   vec_least(x, bound)       min(x, bound), and NaN where x is NaN
  *   vec_most(x, bound)        max(x, bound), and NaN where x is NaN
  *   vec_negative_abs(x)       -|x|
@@ -21,6 +22,7 @@
 #define FASTLSTM_SIMD_H
 
 #include "real.h"
+#include <math.h>
 #include <string.h>
 
 typedef real vec;
@@ -29,12 +31,31 @@ typedef real_bits vec_bits;
 #define LANES 1
 #define TILE_ROWS 2
 
+static inline vec_bits vec_as_bits(vec x)
+{
+    vec_bits bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline vec bits_as_vec(vec_bits bits)
+{
+    vec x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline vec_bits vec_is_nan(vec x) { return x != x ? ~(vec_bits)0 : 0; }
 static inline vec vec_splat(real x) { return x; }
 static inline vec vec_load(const real *p) { return *p; }
 static inline void vec_store(real *p, vec v) { *p = v; }
 static inline vec vec_load_n(const real *p, int n) { return n ? *p : 0; }
 static inline void vec_store_n(real *p, vec v, int n) { if (n) *p = v; }
+#ifdef FASTLSTM_INT8 /* whose results are the same bits everywhere */
+static inline vec vec_fma(vec a, vec b, vec c) { return fmaf(a, b, c); }
+#else
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
+#endif
 static inline vec vec_divide(vec n, vec d) { return n / d; }
 static inline vec vec_least(vec x, vec bound) { return x > bound ? bound : x; }
 static inline vec vec_most(vec x, vec bound) { return x < bound ? bound : x; }

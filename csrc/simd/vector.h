@@ -24,6 +24,10 @@ static inline vec vec_load(const real *p)
     return v;
 }
 
+static inline vec_bits vec_as_bits(vec x) { return (vec_bits)x; }
+static inline vec bits_as_vec(vec_bits bits) { return (vec)bits; }
+static inline vec_bits vec_is_nan(vec x) { return (vec_bits)(x != x); }
+
 static inline vec vec_negative_abs(vec x) { return (vec)((vec_bits)x | SIGN_BIT); }
 
 static inline vec vec_with_sign(vec m, vec x)

@@ -161,6 +161,7 @@ def lstm_forward(
     zoneout_c: float | ArrayLike | None = None,
     dropout_h: ArrayLike | None = None,
     activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh", "tanh"),
+    compute_dtype: str | None = None,
     training: bool = False,
 ) -> LSTMOutput:
     """Run an LSTM over a batch of sequences.
@@ -221,6 +222,11 @@ def lstm_forward(
         Those of the gates, the candidate g and the output: a name or (name, alpha[, beta]) from
         sigmoid, tanh, relu, affine, leaky_relu, thresholded_relu, scaled_tanh, hard_sigmoid, elu,
         softsign, softplus; formulas and defaults are ONNX's.
+    compute_dtype : None, "bfloat16" or "int8"
+        What is multiplied: numbers as they are, or float32 rounded (docs/design.md). Arrays stay
+        float32. bfloat16 rounds x, h, weights and, backward, gradients of pre-activations; int8
+        rounds x, h and weights, sums exactly, and goes backward in float32, straight through the
+        rounding (quantisation-aware training).
     training : bool
         Keep the tape that `lstm_backward` needs. It refers to `x`, which must stay as it is until
         then; of all else it has copies.
@@ -282,6 +288,7 @@ def lstm_forward(
         zoneout_c=zoneout_c,
         dropout_h=dropout_h,
         activations=activations,
+        compute_dtype=compute_dtype,
         training=training,
     )
     return LSTMOutput(
@@ -298,6 +305,7 @@ def lstm_forward(
             cell_clip=a.cell_clip,
             proj_clip=a.proj_clip,
             activations=a.activations,
+            compute_dtype=a.compute_dtype,
         )
     )
 
@@ -362,6 +370,7 @@ def gru_forward(
     zoneout_h: float | ArrayLike | None = None,
     dropout_h: ArrayLike | None = None,
     activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh"),
+    compute_dtype: str | None = None,
     training: bool = False,
 ) -> GRUOutput:
     """Run one GRU layer over a batch of sequences, in one direction.
@@ -396,7 +405,7 @@ def gru_forward(
         As in `lstm_forward`.
     activations : tuple of two
         Those of the gates and of the candidate n, as in `lstm_forward`.
-    training
+    compute_dtype, training
         As in `lstm_forward`.
 
     Returns
@@ -440,9 +449,15 @@ def gru_forward(
         zoneout_h=zoneout_h,
         dropout_h=dropout_h,
         activations=activations,
+        compute_dtype=compute_dtype,
         training=training,
     )
-    options = {"reset_after": a.reset_after, "clip": a.clip, "activations": a.activations}
+    options = {
+        "reset_after": a.reset_after,
+        "clip": a.clip,
+        "activations": a.activations,
+        "compute_dtype": a.compute_dtype,
+    }
     y, h_n, _, tape = _forward("gru", a, reverse, training, **options)
     return GRUOutput(y, h_n, tape)
 
@@ -504,6 +519,7 @@ def rnn_forward(
     clip: float | None = None,
     zoneout_h: float | ArrayLike | None = None,
     dropout_h: ArrayLike | None = None,
+    compute_dtype: str | None = None,
     training: bool = False,
 ) -> RNNOutput:
     """Run one layer of a plain RNN over a batch of sequences, in one direction.
@@ -527,7 +543,7 @@ def rnn_forward(
         As in `lstm_forward`.
     nonlinearity : str or (name, alpha[, beta])
         One of the activations of `lstm_forward`.
-    clip, zoneout_h, dropout_h, training
+    clip, zoneout_h, dropout_h, compute_dtype, training
         As in `lstm_forward`.
 
     Returns
@@ -569,9 +585,14 @@ def rnn_forward(
         clip=clip,
         zoneout_h=zoneout_h,
         dropout_h=dropout_h,
+        compute_dtype=compute_dtype,
         training=training,
     )
-    options = {"clip": a.clip, "activations": (a.nonlinearity,)}
+    options = {
+        "clip": a.clip,
+        "activations": (a.nonlinearity,),
+        "compute_dtype": a.compute_dtype,
+    }
     y, h_n, _, tape = _forward("rnn", a, reverse, training, **options)
     return RNNOutput(y, h_n, tape)
 

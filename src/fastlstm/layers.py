@@ -57,6 +57,9 @@ class LSTM(Recurrent):
         of each layer and on h where it is fed back: one mask for all steps of a sequence.
     activations : tuple of three
         Of the gates, the candidate g and the output, see `lstm_forward`.
+    compute_dtype : None, "bfloat16" or "int8"
+        In which numbers are multiplied, see `lstm_forward`; all arrays stay float32. `forward`
+        and `backward` of int8 are quantisation-aware training.
     dtype : float32 or float64
         Of the parameters and of all arrays that go in and out.
     rng : None, int or numpy.random.Generator
@@ -127,6 +130,7 @@ class LSTM(Recurrent):
         input_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh", "tanh"),
+        compute_dtype: str | None = None,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
         forget_bias: float | None = None,
@@ -155,6 +159,7 @@ class LSTM(Recurrent):
             cell_clip=cell_clip,
             proj_clip=proj_clip,
             activations=activations,
+            compute_dtype=compute_dtype,
             dtype=dtype,
         )
         for name, param in self.params.items():
@@ -190,7 +195,7 @@ class GRU(Recurrent):
         As of `LSTM`.
     activations : tuple of two
         Of the gates and of the candidate n, see `lstm_forward`.
-    dtype, rng
+    compute_dtype, dtype, rng
         As of `LSTM`.
 
     Attributes
@@ -237,6 +242,7 @@ class GRU(Recurrent):
         input_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh"),
+        compute_dtype: str | None = None,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ):
@@ -256,6 +262,7 @@ class GRU(Recurrent):
             reset_after=reset_after,
             clip=clip,
             activations=activations,
+            compute_dtype=compute_dtype,
             dtype=dtype,
         )
 
@@ -273,7 +280,7 @@ class RNN(Recurrent):
         As of `LSTM`.
     clip : float, optional
         Bound of the input of the activation, as ONNX's; for inference only.
-    zoneout_h, input_dropout, recurrent_dropout, dtype, rng
+    zoneout_h, input_dropout, recurrent_dropout, compute_dtype, dtype, rng
         As of `LSTM`.
 
     Attributes
@@ -317,6 +324,7 @@ class RNN(Recurrent):
         zoneout_h: float = 0.0,
         input_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        compute_dtype: str | None = None,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ):
@@ -335,6 +343,7 @@ class RNN(Recurrent):
             zoneout_h=zoneout_h,
             nonlinearity=nonlinearity,
             clip=clip,
+            compute_dtype=compute_dtype,
             dtype=dtype,
         )
 

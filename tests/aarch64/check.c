@@ -46,7 +46,7 @@ static int product_agrees(int rows, int panels, int K)
         w[i] = (real)(rand() / (double)RAND_MAX - 0.5);
     for (int i = 0; i < N; i++)
         init[i] = (real)i;
-    product(z, N, init, 0, a, K, w, rows, 4 * panels, K);
+    product(z, N, init, 0, a, K, w, rows, 4 * panels, K, 0, NULL);
     int ok = 1;
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < N; j++) {
@@ -68,7 +68,7 @@ static int outer_product_agrees(int rows, int M)
         a[i] = (real)(rand() / (double)RAND_MAX - 0.5);
     for (int i = 0; i < rows * N; i++)
         d[i] = (real)(rand() / (double)RAND_MAX - 0.5);
-    outer_product(z, N, zeros, 0, a, M, d, N, M, 2, rows);
+    outer_product(z, N, zeros, 0, a, M, d, N, M, 2, rows, NULL);
     int ok = 1;
     for (int i = 0; i < M; i++)
         for (int j = 0; j < N; j++) {

@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastlstm._args.cells import GRU, LSTM, RNN, find_cell
-from fastlstm._args.numbers import OPTIONS, Activation, check_activations, is_number
+from fastlstm._args.numbers import (
+    OPTIONS,
+    Activation,
+    check_activations,
+    check_compute_dtype,
+    is_number,
+)
 
 REAL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -43,6 +49,7 @@ class LSTMArguments(NamedTuple):
     zoneout_c: float | NDArray[Any] | None
     dropout_h: NDArray[Any] | None
     activations: tuple[Activation, ...]  # gates, candidate, output
+    compute_dtype: str | None
 
 
 class GRUArguments(NamedTuple):
@@ -60,6 +67,7 @@ class GRUArguments(NamedTuple):
     zoneout_h: float | NDArray[Any] | None
     dropout_h: NDArray[Any] | None
     activations: tuple[Activation, ...]  # gates, candidate
+    compute_dtype: str | None
 
 
 class RNNArguments(NamedTuple):
@@ -76,14 +84,21 @@ class RNNArguments(NamedTuple):
     clip: float | None
     zoneout_h: float | NDArray[Any] | None
     dropout_h: NDArray[Any] | None
+    compute_dtype: str | None
 
 
-def check_real_dtype(name: str, value: DTypeLike) -> np.dtype:
+def check_real_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     """Return `value` as one of the two dtypes."""
     dtype = np.dtype(value)
     if dtype not in REAL_DTYPES:
         raise TypeError(f"{name}: expected float32 or float64, got {dtype}")
     return dtype
+
+
+def check_computes_in(name: str, value: Any, dtype: np.dtype[Any]) -> None:
+    """Raise unless `value` is a compute dtype that arrays of this dtype can be multiplied in."""
+    if check_compute_dtype(name, value) is not None and dtype != np.float32:
+        raise TypeError(f"{name}: expected None with {dtype}, got {value!r}")
 
 
 def refuse_mask(name: str, value: object) -> None:
@@ -123,7 +138,7 @@ def check_real(name: str, value: ArrayLike) -> NDArray[Any]:
     return array
 
 
-def check_dtype(name: str, value: ArrayLike, dtype: np.dtype) -> NDArray[Any]:
+def check_dtype(name: str, value: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return `value` as a native array of this dtype."""
     array = check_real(name, value)
     if array.dtype != dtype:
@@ -217,7 +232,7 @@ def check_recurrent(w_hh: ArrayLike, blocks: int, columns: str) -> tuple[NDArray
     return array, array.shape[0] // blocks
 
 
-def check_projection(w_proj: ArrayLike, H: int, dtype: np.dtype) -> NDArray[Any]:
+def check_projection(w_proj: ArrayLike, H: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return `w_proj` as an array (R, H)."""
     array = check_real("w_proj", w_proj)
     if array.ndim != 2 or not array.shape[0] or array.shape[1] != H:
@@ -242,6 +257,7 @@ def _check(kind: str, given: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"proj_clip: expected None without w_proj, got {given['proj_clip']}")
     if training and given["clip"] is not None:
         raise ValueError(f"clip: expected None with training=True, got {given['clip']}")
+    check_computes_in("compute_dtype", given["compute_dtype"], dtype)
     shapes = cell.shapes(T, B, I, H, R)
     checked: dict[str, Any] = {
         "x": x,
@@ -284,6 +300,7 @@ def check_lstm(
     zoneout_c: Any = None,
     dropout_h: Any = None,
     activations: Any = LSTM.activations,
+    compute_dtype: Any = None,
     training: Any = False,
 ) -> LSTMArguments:
     """Check the arguments of `lstm_forward` against each other."""
@@ -304,6 +321,7 @@ def check_gru(
     zoneout_h: Any = None,
     dropout_h: Any = None,
     activations: Any = GRU.activations,
+    compute_dtype: Any = None,
     training: Any = False,
 ) -> GRUArguments:
     """Check the arguments of `gru_forward` against each other."""
@@ -323,6 +341,7 @@ def check_rnn(
     clip: Any = None,
     zoneout_h: Any = None,
     dropout_h: Any = None,
+    compute_dtype: Any = None,
     training: Any = False,
 ) -> RNNArguments:
     """Check the arguments of `rnn_forward` against each other."""

@@ -127,6 +127,20 @@ def check_activations(values: Any, roles: tuple[str, ...]) -> tuple[Activation, 
     return tuple(check_activation(f"activations[{k}]", value) for k, value in enumerate(values))
 
 
+COMPUTE_DTYPES = ("bfloat16", "int8")
+
+
+def check_compute_dtype(name: str, value: Any) -> str | None:
+    """Return what products are computed in, None for the dtype of the arrays."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected None or a name, got {type(value).__name__}")
+    if value not in COMPUTE_DTYPES:
+        raise ValueError(f"{name}: expected None, 'bfloat16' or 'int8', got {value!r}")
+    return value
+
+
 # what a cell can be told beside arrays and activations, by functions and layers alike
 OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "coupled": check_flag,
@@ -135,6 +149,7 @@ OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "clip": check_bound,
     "cell_clip": check_bound,
     "proj_clip": check_bound,
+    "compute_dtype": check_compute_dtype,
 }
 
 

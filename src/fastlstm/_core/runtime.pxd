@@ -35,6 +35,7 @@ cdef class Buffer:
 
 
 cdef const void *kernels_of(bint double_precision) noexcept nogil
+cdef const void *kernels_in(str compute_dtype) except NULL
 cdef const void *kernels_named(isa, bint double_precision) except NULL
 cdef void *blas_of(bint double_precision) noexcept nogil
 cdef void set_blas(void *gemm_float, void *gemm_double) noexcept

@@ -20,6 +20,7 @@ import sys
 
 cdef extern from "cpu.h":
     int cpu_supports(const char *isa)
+    int cpu_is_slow_in_bf16()
     void cpu_name(char *name)
 
 cdef extern from "memory.h":
@@ -35,8 +36,14 @@ cdef extern from "team.h":
     int TEAM_MOST_THREADS
 
 ISAS = ("avx512", "avx2", "neon", "sse2", "scalar")  # best first
+# what a CPU with a set may have besides, for numbers of fewer bits, best first
+FURTHER_ISAS = {
+    "bfloat16": {"avx512": ("amx", "avx512bf16")},
+    "int8": {"avx512": ("avx512vnni",), "avx2": ("avxvnni",)},
+}
 
 cdef const void *_kernels[2]
+cdef dict _reduced = {}  # by compute dtype: the instruction set and its kernels, once used
 cdef void *_blas[2]
 cdef object _isa = None
 cdef object _threads_at_first = (1, "one until told")  # the number, and where it comes from
@@ -45,6 +52,20 @@ cdef object _threads_at_first = (1, "one until told")  # the number, and where i
 cdef const void *kernels_of(bint double_precision) noexcept nogil:
     """The kernel_table of float64 or float32 in use."""
     return _kernels[double_precision]
+
+
+cdef const void *kernels_in(str compute_dtype) except NULL:
+    """The kernel_table of a compute dtype, by default the best that goes with the set in use."""
+    if compute_dtype not in FURTHER_ISAS:
+        raise ValueError(
+            f"compute_dtype: expected None, 'bfloat16' or 'int8', got {compute_dtype!r}")
+    if compute_dtype not in _reduced:
+        available = available_isas(compute_dtype)
+        isas = *FURTHER_ISAS[compute_dtype].get(_isa, ()), _isa
+        if cpu_is_slow_in_bf16():
+            isas = [isa for isa in isas if isa != "avx512bf16"]
+        set_isa(next(isa for isa in isas if isa in available), compute_dtype)
+    return PyCapsule_GetPointer(_reduced[compute_dtype][1], "fastlstm.kernels")
 
 
 cdef const void *kernels_named(isa, bint double_precision) except NULL:
@@ -67,21 +88,42 @@ def _kernel_modules(isa):
     return [f"fastlstm._kernels.{isa}_{dtype}" for dtype in ("float32", "float64")]
 
 
-def available_isas():
-    """Names of the instruction sets that this build has and this CPU can run, best first."""
-    return tuple(
+def _reduced_module(isa, compute_dtype):
+    return f"fastlstm._kernels.{isa}_{compute_dtype}"
+
+
+def available_isas(compute_dtype=None):
+    """Names of the instruction sets that this build has and this CPU can run, best first.
+
+    With "bfloat16" or "int8" those of that compute dtype, each set's further instructions first.
+    """
+    isas = tuple(
         isa for isa in ISAS
         if cpu_supports(isa.encode()) and all(map(importlib.util.find_spec, _kernel_modules(isa)))
     )
+    if compute_dtype is None:
+        return isas
+    further = FURTHER_ISAS[compute_dtype]
+    return tuple(
+        name for isa in isas for name in (*further.get(isa, ()), isa)
+        if cpu_supports(name.encode())
+        and importlib.util.find_spec(_reduced_module(name, compute_dtype))
+    )
 
 
-def get_isa():
-    """Name of the instruction set in use."""
-    return _isa
+def get_isa(compute_dtype=None):
+    """Name of the instruction set in use, or of what serves a compute dtype."""
+    if compute_dtype is None:
+        return _isa
+    kernels_in(compute_dtype)
+    return _reduced[compute_dtype][0]
 
 
-def set_isa(isa):
+def set_isa(isa, compute_dtype=None):
     """Use another instruction set from the next call on; what is packed already stays as it is.
+
+    With a compute dtype, one of its `available_isas`; all else then uses the set that it belongs
+    to.
 
     Raises
     ------
@@ -89,9 +131,17 @@ def set_isa(isa):
         If the CPU or this build does not have it.
     """
     global _isa
-    available = available_isas()
+    available = available_isas(compute_dtype)
     if isa not in available:
         raise ValueError(f"FASTLSTM_ISA: expected one of {', '.join(available)}, got {isa!r}")
+    if compute_dtype is not None:
+        base = next((of for of, more in FURTHER_ISAS[compute_dtype].items() if isa in more), isa)
+        if base != _isa:
+            set_isa(base)
+        module = importlib.import_module(_reduced_module(isa, compute_dtype))
+        _reduced[compute_dtype] = isa, module.kernels
+        return
+    _reduced.clear()
     cdef int i
     for i, name in enumerate(_kernel_modules(isa)):
         module = importlib.import_module(name)
@@ -171,6 +221,9 @@ def show_config():
           f"Python {sys.version.split()[0]}")
     print(f"cpu: {cpu}")
     print(f"instruction set: {_isa} (available: {', '.join(available_isas())})")
+    for compute_dtype in FURTHER_ISAS:
+        print(f"{compute_dtype}: {get_isa(compute_dtype)} "
+              f"(available: {', '.join(available_isas(compute_dtype))})")
     threads, source = _threads_at_first
     if get_num_threads() == threads:
         print(f"threads: {threads} ({source})")

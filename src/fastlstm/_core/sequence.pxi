@@ -24,9 +24,9 @@ from libc.stdint cimport INT64_MAX, PTRDIFF_MAX
 from libc.string cimport memcpy, memset
 
 from fastlstm._core.runtime cimport (
-    MEMORY_GAP, NO_SIZE, TEAM_MOST_LINES, Buffer, blas_of, free_block, kernels_named, kernels_of,
-    memory_close, memory_open, new_block, now, run_lines, run_phases, size_padded, size_plus,
-    size_times, team_lines, team_phases, threads_for)
+    MEMORY_GAP, NO_SIZE, TEAM_MOST_LINES, Buffer, blas_of, free_block, kernels_in, kernels_named,
+    kernels_of, memory_close, memory_open, new_block, now, run_lines, run_phases, size_padded,
+    size_plus, size_times, team_lines, team_phases, threads_for)
 
 import numpy as np
 

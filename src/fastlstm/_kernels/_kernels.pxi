@@ -11,21 +11,41 @@ cdef extern from "any_activation.h":
     pass
 
 cdef extern from "tile.h":
-    int TILE_ROWS
+    int TILE_ROWS, PANELS_OF_A_ROW
+    bint SCANS
+    int GROUP
+    bint PACKS_REALS
+    ctypedef real weight
+    ctypedef real operand
+    ptrdiff_t WEIGHT_ROWS(ptrdiff_t K) noexcept nogil
+    const operand *rounded(
+        void *scratch, const real *a, ptrdiff_t *a_stride, ptrdiff_t rows, ptrdiff_t K, real least,
+    ) noexcept nogil
+    size_t rounded_bytes(ptrdiff_t rows, ptrdiff_t K) noexcept nogil
+    void scan_rows(weight *panel, const real *rows, ptrdiff_t width, ptrdiff_t n) noexcept nogil
+    void pack_rows(
+        weight *panel, const real *rows, ptrdiff_t stride, ptrdiff_t width, ptrdiff_t K,
+        ptrdiff_t begin, ptrdiff_t n) noexcept nogil
+    void end_panel(weight *panel, ptrdiff_t width) noexcept nogil
+    void begin_tiles(ptrdiff_t rows) noexcept nogil
+    void end_tiles() noexcept nogil
     void product(
         real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
-        const real *a, ptrdiff_t a_stride, const real *w,
-        ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t K) noexcept nogil
-    void outer_product(
+        const real *a, ptrdiff_t a_stride, const void *w,
+        ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t K, real least, void *scratch) noexcept nogil
+    void (*weight_gradient_product)(
         real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
         const real *a, ptrdiff_t a_stride, const real *d, ptrdiff_t d_stride,
-        ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows) noexcept nogil
+        ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows, void *scratch) noexcept nogil
+    size_t outer_product_bytes(ptrdiff_t M, ptrdiff_t rows) noexcept nogil
+    void (*as_multiplied)(
+        real *out, const real *w, ptrdiff_t step, ptrdiff_t K) noexcept nogil
     ptrdiff_t tile_rows(ptrdiff_t rows) noexcept nogil
     const real *ZEROS
     ctypedef void (*gates_function)(
         real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
-        const real *x, ptrdiff_t x_stride, const real *w_x, const real *next_x, ptrdiff_t I,
-        const real *h, ptrdiff_t h_stride, const real *w_h, const real *next_h, ptrdiff_t R,
+        const operand *x, ptrdiff_t x_stride, const weight *w_x, const weight *next_x, ptrdiff_t I,
+        const operand *h, ptrdiff_t h_stride, const weight *w_h, const weight *next_h, ptrdiff_t R,
         ptrdiff_t rows, ptrdiff_t panels) noexcept nogil
     gates_function gates_lstm, gates_coupled, gates_gru, gates_gru_reset_before
 
@@ -139,10 +159,16 @@ cdef kernel_table table
 table.lanes = LANES
 table.pack_gates = pack_gates
 table.pack_columns = pack_columns
+table.pack_gate_weights = pack_gate_weights
+table.pack_column_weights = pack_column_weights
+table.weight_rows = weight_rows
 table.product = product
-table.outer_product = outer_product
+table.rounded_bytes = rounded_bytes
+table.outer_product = weight_gradient_product
+table.outer_product_bytes = outer_product_bytes
+table.rounded_weights = as_multiplied
 table.add_transposed = add_transposed
-table.prefer_blas = TILE_ROWS * LANES * sizeof(real) < 96
+table.prefer_blas = PACKS_REALS and TILE_ROWS * LANES * sizeof(real) < 96
 table.input_product[:] = [
     lstm_input_product, lstm_variant_input_product, gru_input_product,
     gru_reset_before_input_product, rnn_input_product]

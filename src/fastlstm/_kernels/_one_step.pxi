@@ -1,6 +1,19 @@
 # One time step of each cell, forward and backward: tiles and cells put together.
 
 
+cdef inline const operand *rounded_x(
+    const forward_step *s, ptrdiff_t *stride, ptrdiff_t I,
+) noexcept nogil:
+    return rounded(s.rounded, s.x, stride, s.rows, I, 0)
+
+
+cdef inline const operand *rounded_u(
+    const forward_step *s, ptrdiff_t *stride, ptrdiff_t I, ptrdiff_t R,
+) noexcept nogil:
+    return rounded(
+        <char *>s.rounded + rounded_bytes(s.rows, I), s.u, stride, s.rows, R, s.options.bounded)
+
+
 cdef void tile_gates(
     gates_function gates, const forward_step *s, ptrdiff_t x_vectors, ptrdiff_t h_vectors,
     real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
@@ -11,9 +24,16 @@ cdef void tile_gates(
     init_stride < 0: `init` is two panels, which all rows and panels start from.
     """
     # a single row takes two panels at once, see tile.h; of more rows one panel stays in L1
-    cdef ptrdiff_t most = 2 if s.rows == 1 else 1, p = s.first, panels, n, r
-    cdef ptrdiff_t X = I * x_vectors * LANES, U = R * h_vectors * LANES  # sizes of a panel
+    cdef ptrdiff_t most = PANELS_OF_A_ROW if s.rows == 1 else 1, p = s.first, panels, n, r
+    cdef ptrdiff_t X = WEIGHT_ROWS(I) * x_vectors * LANES  # sizes of a panel
+    cdef ptrdiff_t U = WEIGHT_ROWS(R) * h_vectors * LANES
+    cdef ptrdiff_t x_stride = s.x_stride, u_stride = s.u_stride
+    cdef const operand *x = rounded_x(s, &x_stride, I)
+    cdef const operand *u = rounded_u(s, &u_stride, I, R)
+    cdef const weight *w_ih = <const weight *>s.w_ih
+    cdef const weight *w_hh = <const weight *>s.w_hh
     cdef const real *start
+    begin_tiles(s.rows)
     while p < s.last:
         panels = min(most, s.last - p)
         r = 0
@@ -22,11 +42,12 @@ cdef void tile_gates(
             start = init if init_stride < 0 else init + r * init_stride + p * PANEL
             gates(
                 z + r * z_stride + p * PANEL, z_stride, start, max(init_stride, <ptrdiff_t>0),
-                s.x + r * s.x_stride, s.x_stride, s.w_ih + p * X, s.w_ih + (p + 1) * X, I,
-                s.u + r * s.u_stride, s.u_stride, s.w_hh + p * U, s.w_hh + (p + 1) * U, R,
+                x + r * x_stride, x_stride, w_ih + p * X, w_ih + (p + 1) * X, I,
+                u + r * u_stride, u_stride, w_hh + p * U, w_hh + (p + 1) * U, R,
                 n, panels)
             r += n
         p += panels
+    end_tiles()
 
 
 cdef void fused_step(
@@ -34,12 +55,19 @@ cdef void fused_step(
     bint is_gru,
 ) noexcept nogil:
     """The plain LSTM and the GRU: a tile of z, then its cells while it is in L1."""
-    cdef ptrdiff_t most = 2 if s.rows == 1 else 1
+    cdef ptrdiff_t most = PANELS_OF_A_ROW if s.rows == 1 else 1
     cdef ptrdiff_t groups = blocks(s.last - s.first, most)
     cdef ptrdiff_t direction = -most if s.descending else most
-    cdef ptrdiff_t X = s.I * x_vectors * LANES, U = s.R * h_vectors * LANES
+    cdef ptrdiff_t I = WEIGHT_ROWS(s.I), X = I * x_vectors * LANES
+    cdef ptrdiff_t R = WEIGHT_ROWS(s.R), U = R * h_vectors * LANES
     cdef ptrdiff_t i, j, p, panels, q, n, r, ahead, unit
+    cdef ptrdiff_t x_stride = s.x_stride, u_stride = s.u_stride
+    cdef const operand *x = rounded_x(s, &x_stride, s.I)
+    cdef const operand *u = rounded_u(s, &u_stride, s.I, s.R)
+    cdef const weight *w_ih = <const weight *>s.w_ih
+    cdef const weight *w_hh = <const weight *>s.w_hh
     cdef real *out
+    begin_tiles(s.rows)
     for i in range(groups):
         p = s.first + most * (groups - 1 - i if s.descending else i)
         panels = min(most, s.last - p)
@@ -49,10 +77,10 @@ cdef void fused_step(
             n = tile_rows(s.rows - r)
             gates(
                 s.z, PANEL, s.init + r * s.init_stride + p * PANEL, s.init_stride,
-                s.x + r * s.x_stride, s.x_stride, s.w_ih + p * X,
-                s.w_ih + (p + direction) * X + ahead * s.I, s.I,
-                s.u + r * s.u_stride, s.u_stride, s.w_hh + p * U,
-                s.w_hh + (p + direction) * U + ahead * s.R, s.R, n, panels)
+                x + r * x_stride, x_stride, w_ih + p * X,
+                w_ih + (p + direction) * X + ahead * I, s.I,
+                u + r * u_stride, u_stride, w_hh + p * U,
+                w_hh + (p + direction) * U + ahead * R, s.R, n, panels)
             ahead += LANES  # each of the first four tiles fetches a quarter of the next panel
             for j in range(r, r + n):
                 for q in range(panels):
@@ -68,6 +96,7 @@ cdef void fused_step(
                             s.z + (j - r + q) * PANEL, s.c_prev + j * s.c_stride + unit,
                             <int>(s.H - unit))
             r += n
+    end_tiles()
 
 
 # --- LSTM -----------------------------------------------------------------------------------------
@@ -120,7 +149,7 @@ cdef void lstm_variant_forward_step(const forward_step *s) noexcept nogil:
         return
     product(
         s.extra + s.parts.h, s.extra_stride, s.zeros, 0, s.extra + s.parts.m, s.extra_stride,
-        s.options.w_proj, s.rows, blocks(s.R, LANES), s.H)
+        s.options.w_proj, s.rows, blocks(s.R, LANES), s.H, 0, s.rounded)
     for r in range(s.rows):
         out = s.extra + r * s.extra_stride + s.parts.h
         if s.options.proj_clip != INFINITY:
@@ -154,7 +183,7 @@ cdef void lstm_variant_backward_cells(const backward_step *s) noexcept nogil:
                 put(dproj + p * LANES, d, <int>n)
         product(
             s.scratch, s.scratch_stride, s.zeros, 0, s.dz + s.gradients.proj, s.dz_stride,
-            s.options.w_proj_columns, s.rows, blocks(s.H, LANES), s.R)
+            s.options.w_proj_columns, s.rows, blocks(s.H, LANES), s.R, 0, s.rounded)
         for r in range(s.rows):
             lstm_variant_row_backward(s, r, s.scratch + r * s.scratch_stride, s.zeros)
     for r in range(s.rows):
@@ -204,7 +233,7 @@ cdef void gru_reset_before_forward_step(const forward_step *s) noexcept nogil:
                 s.u + r * s.u_stride + unit, s.options, <int>(s.H - unit))
     product(
         s.extra + s.parts.h, s.extra_stride, s.zeros, 0, s.extra + s.parts.m, s.extra_stride,
-        s.options.w_hn, s.rows, blocks(s.H, LANES), s.H)
+        s.options.w_hn, s.rows, blocks(s.H, LANES), s.H, s.options.bounded, s.rounded)
     for r in range(s.rows):
         for p in range(blocks(s.H, LANES)):
             unit = p * LANES
@@ -226,7 +255,7 @@ cdef void gru_reset_before_backward_cells(const backward_step *s) noexcept nogil
                 s.h_prev + r * s.h_prev_stride + unit, s.options, <int>(s.H - unit))
     product(
         s.scratch, s.scratch_stride, s.zeros, 0, s.dz + 2 * s.H, s.dz_stride,
-        s.options.w_hn_columns, s.rows, blocks(s.H, LANES), s.H)
+        s.options.w_hn_columns, s.rows, blocks(s.H, LANES), s.H, 0, s.rounded)
     for r in range(s.rows):
         for p in range(blocks(s.H, LANES)):
             unit = p * LANES
@@ -250,7 +279,8 @@ cdef void rnn_input_product(const forward_step *s) noexcept nogil:
     cdef ptrdiff_t begin = s.first * PANEL
     product(
         s.gates + begin, s.gates_stride, s.init + begin, s.init_stride, s.x, s.x_stride,
-        s.w_ih + begin * s.I, s.rows, vectors_of_share(s), s.I)
+        <const weight *>s.w_ih + begin * WEIGHT_ROWS(s.I), s.rows, vectors_of_share(s), s.I, 0,
+        s.rounded)
 
 
 cdef void rnn_forward_step(const forward_step *s) noexcept nogil:
@@ -263,7 +293,8 @@ cdef void rnn_forward_step(const forward_step *s) noexcept nogil:
         init_stride = s.gates_stride
     product(
         s.gates + begin, s.gates_stride, init, init_stride, s.u, s.u_stride,
-        s.w_hh + begin * s.R, s.rows, vectors, s.R)
+        <const weight *>s.w_hh + begin * WEIGHT_ROWS(s.R), s.rows, vectors, s.R, s.options.bounded,
+        s.rounded)
     for r in range(s.rows):
         for v in range(vectors):
             unit = begin + v * LANES

@@ -14,25 +14,27 @@ cdef extern from "kernels.h":
     enum:
         SIGMOID
         TANH
+        HARD_SIGMOID
+        SOFTSIGN
         SOFTPLUS
     enum:
         MOST_LANES
-        MOST_TILE_ROWS
         MOST_FINGERPRINT_REALS
+        MOST_INT8_PRODUCTS
     ctypedef struct activation:
         int kind
         real alpha, beta
     ctypedef struct cell_options:
         activation gate, candidate, output
         real clip
-        bint coupled
+        bint coupled, bounded
         real cell_clip, proj_clip
         const real *peephole
         const real *norm
-        const real *w_proj
-        const real *w_proj_columns
-        const real *w_hn
-        const real *w_hn_columns
+        const void *w_proj
+        const void *w_proj_columns
+        const void *w_hn
+        const void *w_hn_columns
     ctypedef struct extra_parts:
         ptrdiff_t c, m, h, norm_x, norm_h, norm_c, scales, size
     ctypedef struct gradient_parts:
@@ -44,10 +46,10 @@ cdef extern from "kernels.h":
         ptrdiff_t init_stride
         const real *x
         ptrdiff_t x_stride
-        const real *w_ih
+        const void *w_ih
         const real *u
         ptrdiff_t u_stride
-        const real *w_hh
+        const void *w_hh
         const real *h_prev
         ptrdiff_t h_prev_stride
         real *h
@@ -65,6 +67,7 @@ cdef extern from "kernels.h":
         const cell_options *options
         const real *zeros
         real *z
+        void *rounded
     ctypedef struct backward_step:
         ptrdiff_t rows, H, R, first, last
         real *dz
@@ -96,6 +99,7 @@ cdef extern from "kernels.h":
         const real *dropout
         ptrdiff_t dropout_stride
         const real *zeros
+        void *rounded
     ctypedef void (*forward_kernel)(const forward_step *step) noexcept nogil
     ctypedef void (*backward_kernel)(const backward_step *step) noexcept nogil
     ctypedef struct kernel_table:
@@ -106,14 +110,26 @@ cdef extern from "kernels.h":
         void (*pack_columns)(
             real *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
             ptrdiff_t K, ptrdiff_t N) noexcept nogil
+        void (*pack_gate_weights)(
+            void *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
+            ptrdiff_t H, ptrdiff_t K, const int *order, ptrdiff_t blocks) noexcept nogil
+        void (*pack_column_weights)(
+            void *panels, const real *w, ptrdiff_t row_stride, ptrdiff_t column_stride,
+            ptrdiff_t K, ptrdiff_t N) noexcept nogil
+        ptrdiff_t (*weight_rows)(ptrdiff_t K) noexcept nogil
         void (*product)(
             real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
-            const real *a, ptrdiff_t a_stride, const real *w,
-            ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t K) noexcept nogil
+            const real *a, ptrdiff_t a_stride, const void *w,
+            ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t K, real least, void *scratch,
+        ) noexcept nogil
+        size_t (*rounded_bytes)(ptrdiff_t rows, ptrdiff_t K) noexcept nogil
         void (*outer_product)(
             real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
             const real *a, ptrdiff_t a_stride, const real *d, ptrdiff_t d_stride,
-            ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows) noexcept nogil
+            ptrdiff_t M, ptrdiff_t panels, ptrdiff_t rows, void *scratch) noexcept nogil
+        size_t (*outer_product_bytes)(ptrdiff_t M, ptrdiff_t rows) noexcept nogil
+        void (*rounded_weights)(
+            real *out, const real *w, ptrdiff_t step, ptrdiff_t K) noexcept nogil
         void (*add_transposed)(
             real *w, const real *z, ptrdiff_t z_stride,
             ptrdiff_t M, ptrdiff_t first, ptrdiff_t last) noexcept nogil

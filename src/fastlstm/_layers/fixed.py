@@ -66,7 +66,7 @@ class Fixed:
         super().__delattr__(name)
 
 
-def check_flat(value: Any, size: int, dtype: np.dtype) -> NDArray[Any]:
+def check_flat(value: Any, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return `value`, which comes from a pickle, as a flat buffer of this length and type."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"flat: expected an array, got {type(value).__name__}")

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastlstm._args.arrays import (
     check_array,
+    check_computes_in,
     check_lengths,
     check_optional,
     check_real,
@@ -77,7 +78,7 @@ ARGUMENTS: dict[str, Callable[..., Any]] = {
     "dtype": check_real_dtype,
 }
 # those that are properties: with more than 30 attributes CPython reads all of them slower
-OF_OPTIONS = {"clip", "cell_clip", "proj_clip", "activations"}
+OF_OPTIONS = {"clip", "cell_clip", "proj_clip", "activations", "compute_dtype"}
 # those on which neither memory nor packed weights depend
 CHANGEABLE = {"batch_first", "dropout", "input_dropout", "recurrent_dropout"}
 CHANGEABLE |= {"zoneout_h", "zoneout_c"}
@@ -164,6 +165,7 @@ class Recurrent(Fixed):
     recurrent_dropout: float
     zoneout_h: float
     zoneout_c: float = 0.0
+    compute_dtype = option("compute_dtype")
     dtype: np.dtype
     _cell: Cell
     _cell_options: dict[str, Any]
@@ -179,6 +181,7 @@ class Recurrent(Fixed):
         """Take the arguments of the constructor, checked. No memory is asked for yet."""
         own = {n: self._check(n, arguments[n]) for n in ARGUMENTS if n in arguments}
         self._fix({name: own[name] for name in own if name not in OF_OPTIONS})
+        check_computes_in("compute_dtype", own["compute_dtype"], self.dtype)
         if self.reverse and self.bidirectional:
             raise ValueError("reverse: expected False for both directions, got True")
         self._cell = find_cell(self.cell, own)

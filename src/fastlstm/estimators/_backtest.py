@@ -46,7 +46,8 @@ class Backtest(NamedTuple):
             raise ValueError("coverage: expected an estimator with quantiles")
         below = (self.actual[..., np.newaxis] <= self.quantiles).astype(np.float64)
         below[np.isnan(self.actual)] = np.nan
-        return np.asarray(np.nanmean(below, axis=(0, 1)))
+        coverage: NDArray[np.float64] = np.nanmean(below, axis=(0, 1))
+        return coverage
 
 
 def _per_column(errors: NDArray[Any]) -> Any:

@@ -48,6 +48,8 @@ AFTER_HIDDEN_SIZE = """cell : {"lstm", "gru", "rnn"}
     standardize : bool
         Subtract the mean of each column and divide by its standard deviation, both taken over all
         time steps that are learnt from.
+    compute_dtype : None, "bfloat16" or "int8"
+        In which numbers the recurrent layers multiply, in training and after it.
     random_state : int, numpy.random.RandomState or None
         For the initial parameters, dropout, the order of the data and what is held out.
     verbose : bool
@@ -100,6 +102,7 @@ class Recurrent(BaseEstimator):
         validation_fraction: float = 0.1,
         patience: int = 10,
         standardize: bool = True,
+        compute_dtype: str | None = None,
         random_state: Any = None,
         verbose: bool = False,
         callback: Callback | None = None,
@@ -119,6 +122,7 @@ class Recurrent(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.standardize = standardize
+        self.compute_dtype = compute_dtype
         self.random_state = random_state
         self.verbose = verbose
         self.callback = callback
@@ -172,6 +176,7 @@ class Recurrent(BaseEstimator):
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             bidirectional=self.bidirectional,
+            compute_dtype=self.compute_dtype,
         )
         return network, AdamW(network.modules, lr=self._peak(), weight_decay=self.weight_decay)
 

@@ -50,10 +50,10 @@ class PanelReader(Recurrent):
     _ends: dict[Any, One]
 
     def _read_targets(self, y: Any) -> NDArray[Any]:
-        y = check_array(
+        targets: NDArray[Any] = check_array(
             y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"
         )
-        return np.asarray(y.reshape(len(y), -1))
+        return targets.reshape(len(targets), -1)
 
     def _read_one(self, X: Any, y: Any, reset: bool) -> One:
         """Return one series; learn of what it consists if `reset`."""

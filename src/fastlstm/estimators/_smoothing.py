@@ -105,7 +105,9 @@ class Seasonal:
         squared, _, _, _ = self._run(np.broadcast_to(y, (len(self.GRID), len(y))))
         self.level, self.trend, self.damping, self.season = self.GRID[int(np.argmin(squared))]
 
-    def _run(self, past: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    def _run(
+        self, past: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return the squared errors, and the last level, trend and season (period, n)."""
         (n, rows), p = past.shape, self.period
         seasons = min(rows // p, 3)

@@ -69,7 +69,7 @@ def _of_dense(part: Any, x: NDArray[Any], kept: Any) -> NDArray[Any]:
     return activated
 
 
-def _scalar_weights(cell: str, dtype: np.dtype, **given: Any) -> Any:
+def _scalar_weights(cell: str, dtype: np.dtype[Any], **given: Any) -> Any:
     """Return weights packed for the scalar kernels; there need be no bias."""
     return make_weights(CORES[dtype], cell, **{"b": None, "isa": "scalar", **given})
 

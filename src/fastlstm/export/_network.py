@@ -136,6 +136,11 @@ def take_apart(network: Any) -> Network:
             raise ValueError(f"network[{k}]: expected finite parameters, got NaN or infinity")
         dtype = layer.dtype
         if isinstance(layer, Recurrent):
+            if layer.compute_dtype is not None:
+                raise ValueError(
+                    f"network[{k}]: expected compute_dtype=None, since the C file multiplies in "
+                    f"{dtype}, got {layer.compute_dtype!r}"
+                )
             groups += _recurrences(layer, len(groups))
             width = layer.output_size * layer.num_directions
         else:

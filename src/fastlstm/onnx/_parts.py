@@ -127,7 +127,7 @@ class _Finder:
                 )
         return value
 
-    def _random(self, shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]:
+    def _random(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         self.graph.budget.take("x and y", math.prod(shape) * dtype.itemsize)
         numbers = self.rng.standard_normal(shape, dtype)
         numbers *= 1e4  # large, so that a bound between two layers would be seen

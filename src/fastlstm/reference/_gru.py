@@ -15,6 +15,7 @@ from fastlstm._args.arrays import GRUArguments, check_gru, check_optional
 from fastlstm._args.numbers import ActivationLike
 from fastlstm._args.results import GRUGradients, GRUOutput
 from fastlstm.reference._activations import Function, derivative, function
+from fastlstm.reference._products import least_of_h, product, product_backward, weight_gradient
 from fastlstm.reference._steps import Steps, drop, initial, replace, zoneout, zoneout_backward
 
 
@@ -42,9 +43,9 @@ def _step(
     a: GRUArguments, s: list[Function], u: NDArray[Any], h_prev: NDArray[Any], h_in: NDArray[Any]
 ) -> GRUStep:
     """Compute the cell once; u (rows, 3H) is the input's share, with the bias."""
-    H = h_in.shape[1]
+    H, cd, least = h_in.shape[1], a.compute_dtype, least_of_h(a.activations)
     if a.reset_after:
-        v = h_in @ a.w_hh.T
+        v = product(cd, h_in, a.w_hh, least)
         q = v[:, 2 * H :]
         if a.b is not None:
             q = q + a.b[3 * H :]
@@ -52,10 +53,10 @@ def _step(
         r, z = rz[:, :H], rz[:, H:]
         n = s[1](u[:, 2 * H :] + r * q)
     else:
-        rz = s[0](u[:, : 2 * H] + h_in @ a.w_hh[: 2 * H].T)
+        rz = s[0](u[:, : 2 * H] + product(cd, h_in, a.w_hh[: 2 * H], least))
         r, z = rz[:, :H], rz[:, H:]
         q = r * h_in
-        n = s[1](u[:, 2 * H :] + q @ a.w_hh[2 * H :].T)
+        n = s[1](u[:, 2 * H :] + product(cd, q, a.w_hh[2 * H :], least))
     h = (1 - z) * n + z * h_prev
     return GRUStep(h_prev, h_in, r, z, n, q, h)
 
@@ -69,7 +70,7 @@ def _step_backward(
     last block, which the reset gate has scaled.
     """
     h_prev, h_in, r, z, n, q, _ = step
-    H = h_in.shape[1]
+    H, cd = h_in.shape[1], a.compute_dtype
     dn, dz, dh_prev = dh * (1 - z), dh * (h_prev - n), dh * z
     dn = dn * ds[1](n)
     dz = dz * ds[0](z)
@@ -77,12 +78,12 @@ def _step_backward(
         dr = dn * q * ds[0](r)
         du = np.concatenate([dr, dz, dn], axis=1)
         dv = np.concatenate([dr, dz, dn * r], axis=1)
-        dh_in = dv @ a.w_hh
+        dh_in = product_backward(cd, dv, a.w_hh)
     else:
-        dq = dn @ a.w_hh[2 * H :]
+        dq = product_backward(cd, dn, a.w_hh[2 * H :])
         dr = dq * h_in * ds[0](r)
         du = dv = np.concatenate([dr, dz, dn], axis=1)
-        dh_in = dq * r + dv[:, : 2 * H] @ a.w_hh[: 2 * H]
+        dh_in = dq * r + product_backward(cd, dv[:, : 2 * H], a.w_hh[: 2 * H])
     return du, dv, dh_in, dh_prev
 
 
@@ -101,6 +102,7 @@ def gru_forward(
     zoneout_h: float | ArrayLike | None = None,
     dropout_h: ArrayLike | None = None,
     activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh"),
+    compute_dtype: str | None = None,
     training: bool = False,
 ) -> GRUOutput:
     """Run one GRU layer over a batch of sequences, in one direction.
@@ -153,6 +155,7 @@ def gru_forward(
         zoneout_h=zoneout_h,
         dropout_h=dropout_h,
         activations=activations,
+        compute_dtype=compute_dtype,
         training=training,
     )
     (T, B, _), H, dtype = a.x.shape, a.w_hh.shape[1], a.x.dtype
@@ -160,7 +163,7 @@ def gru_forward(
     s = [function(activation, a.clip) for activation in a.activations]
 
     # the input's share, for all steps at once
-    u = steps.gather(a.x) @ a.w_ih.T
+    u = product(a.compute_dtype, steps.gather(a.x), a.w_ih)
     if a.b is not None:
         u += a.b[: 3 * H]
     u = steps.spread(u)
@@ -241,17 +244,17 @@ def gru_backward(
         h_in_n[t, rows] = step.h_in if a.reset_after else step.q
 
     # the steps of all rows as one matrix: sums over time and batch become single products
-    du_all, dv_all = steps.gather(du), steps.gather(dv)
+    du_all, dv_all, cd = steps.gather(du), steps.gather(dv), a.compute_dtype
     dw_hh = [
-        dv_all[:, : 2 * H].T @ steps.gather(h_in),
-        dv_all[:, 2 * H :].T @ steps.gather(h_in_n),
+        weight_gradient(cd, dv_all[:, : 2 * H], steps.gather(h_in)),
+        weight_gradient(cd, dv_all[:, 2 * H :], steps.gather(h_in_n)),
     ]
     db = du_all.sum(axis=0)
     if a.reset_after:
         db = np.concatenate([db, dv_all[:, 2 * H :].sum(axis=0)])
     return GRUGradients(
-        x=steps.spread(du_all @ a.w_ih),
-        w_ih=du_all.T @ steps.gather(a.x),
+        x=steps.spread(product_backward(cd, du_all, a.w_ih)),
+        w_ih=weight_gradient(cd, du_all, steps.gather(a.x)),
         w_hh=np.concatenate(dw_hh),
         b=None if a.b is None else db,
         h_0=None if a.h_0 is None else dh,

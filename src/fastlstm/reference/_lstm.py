@@ -19,6 +19,7 @@ from fastlstm.reference._lstm_step import (
     lstm_step_backward,
 )
 from fastlstm.reference._norm import Normalized, normalize, normalize_backward
+from fastlstm.reference._products import product, product_backward, weight_gradient
 from fastlstm.reference._steps import (
     Steps,
     drop,
@@ -61,6 +62,7 @@ def lstm_forward(
     zoneout_c: float | ArrayLike | None = None,
     dropout_h: ArrayLike | None = None,
     activations: tuple[ActivationLike, ...] = ("sigmoid", "tanh", "tanh"),
+    compute_dtype: str | None = None,
     training: bool = False,
 ) -> LSTMOutput:
     """Run one LSTM layer over a batch of sequences, in one direction.
@@ -129,6 +131,7 @@ def lstm_forward(
         zoneout_c=zoneout_c,
         dropout_h=dropout_h,
         activations=activations,
+        compute_dtype=compute_dtype,
         training=training,
     )
     (T, B, _), R, dtype = a.x.shape, a.w_hh.shape[1], a.x.dtype
@@ -137,7 +140,7 @@ def lstm_forward(
     s = [function(activation, a.clip) for activation in a.activations]
 
     # the input's share of z, for all steps at once
-    z_x, n_x = steps.gather(a.x) @ a.w_ih.T, None
+    z_x, n_x = product(a.compute_dtype, steps.gather(a.x), a.w_ih), None
     if a.layer_norm is not None:
         n_x = normalize(z_x, NormGains.of(a.layer_norm).x)
         z_x = n_x.value * n_x.gain
@@ -218,7 +221,7 @@ def lstm_backward(
     dy = check_optional("dy", dy, (T, B, R), dtype)
     dh = initial(check_optional("dh_n", dh_n, (B, R), dtype), (B, R), dtype)
     dc = initial(check_optional("dc_n", dc_n, (B, H), dtype), (B, H), dtype)
-    ds = [derivative(activation) for activation in a.activations]
+    ds, cd = [derivative(activation) for activation in a.activations], a.compute_dtype
     sums = LSTMSums(*map(zeros_or_none, (a.peephole, a.w_proj, a.layer_norm)))
 
     h_in, dz = np.empty((T, B, R), dtype), np.empty((T, B, GH), dtype)
@@ -228,7 +231,7 @@ def lstm_backward(
         dh_old, dh_new = zoneout_backward(a.zoneout_h, t, rows, dh_t)
         dc_old, dc_new = zoneout_backward(a.zoneout_c, t, rows, dc[rows])
         dz_t, dzh_t, dc_prev = lstm_step_backward(a, ds, step, dh_new, dc_new, sums)
-        dh_prev = drop(a.dropout_h, rows, dzh_t @ a.w_hh)
+        dh_prev = drop(a.dropout_h, rows, product_backward(cd, dzh_t, a.w_hh))
         dh_prev = dh_prev if dh_old is None else dh_prev + dh_old
         dc_prev = dc_prev if dc_old is None else dc_prev + dc_old
         dh = replace(dh, rows, steps.before(t, rows, dh_prev))
@@ -242,9 +245,9 @@ def lstm_backward(
     if tape.n_x is not None:
         dzx_all, NormGains.of(sums.layer_norm).x[...] = normalize_backward(dz_all, tape.n_x)
     return LSTMGradients(
-        x=steps.spread(dzx_all @ a.w_ih),
-        w_ih=dzx_all.T @ steps.gather(a.x),
-        w_hh=steps.gather(dzh).T @ steps.gather(h_in),
+        x=steps.spread(product_backward(cd, dzx_all, a.w_ih)),
+        w_ih=weight_gradient(cd, dzx_all, steps.gather(a.x)),
+        w_hh=weight_gradient(cd, steps.gather(dzh), steps.gather(h_in)),
         b=None if a.b is None else dz_all.sum(axis=0),
         h_0=None if a.h_0 is None else dh,
         c_0=None if a.c_0 is None else dc,

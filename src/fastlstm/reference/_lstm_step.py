@@ -19,6 +19,7 @@ from fastlstm.reference._norm import (
     normalize,
     normalize_backward,
 )
+from fastlstm.reference._products import least_of_h, product, product_backward, weight_gradient
 
 
 class LSTMStep(NamedTuple):
@@ -67,7 +68,8 @@ def lstm_step(
 ) -> LSTMStep:
     """Compute the cell once: z_x (rows, G * H) is the input's share of z, with the bias."""
     G, H = 3 if a.coupled else 4, c_prev.shape[1]
-    z_h, n_h, n_c = h_in @ a.w_hh.T, None, None
+    least = least_of_h(a.activations[::2], a.w_proj is not None)
+    z_h, n_h, n_c = product(a.compute_dtype, h_in, a.w_hh, least), None, None
     if a.layer_norm is not None:
         n_h = normalize(z_h, NormGains.of(a.layer_norm).h)
         z_h = n_h.value * n_h.gain
@@ -91,7 +93,7 @@ def lstm_step(
         n_c = normalize(c, gain.c)
         s2_c = s[2](n_c.value * gain.c + gain.b)
     m = o * s2_c
-    h = m if a.w_proj is None else clipped(m @ a.w_proj.T, a.proj_clip)
+    h = m if a.w_proj is None else clipped(product(a.compute_dtype, m, a.w_proj), a.proj_clip)
     return LSTMStep(h_in, c_prev, i, f, g, o, c, s2_c, m, h, n_h, n_c)
 
 
@@ -111,8 +113,8 @@ def lstm_step_backward(
     dm = dh
     if a.w_proj is not None:
         dh = clipped_backward(dh, h, a.proj_clip)
-        sums.w_proj[...] += dh.T @ m
-        dm = dh @ a.w_proj
+        sums.w_proj[...] += weight_gradient(a.compute_dtype, dh, m)
+        dm = product_backward(a.compute_dtype, dh, a.w_proj)
 
     do = dm * s2_c
     ds2 = dm * o * ds[2](s2_c)

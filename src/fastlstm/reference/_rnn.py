@@ -11,6 +11,7 @@ from fastlstm._args.arrays import RNNArguments, check_optional, check_rnn
 from fastlstm._args.numbers import ActivationLike
 from fastlstm._args.results import RNNGradients, RNNOutput
 from fastlstm.reference._activations import derivative, function
+from fastlstm.reference._products import least_of_h, product, product_backward, weight_gradient
 from fastlstm.reference._steps import Steps, drop, initial, replace, zoneout, zoneout_backward
 
 
@@ -43,6 +44,7 @@ def rnn_forward(
     clip: float | None = None,
     zoneout_h: float | ArrayLike | None = None,
     dropout_h: ArrayLike | None = None,
+    compute_dtype: str | None = None,
     training: bool = False,
 ) -> RNNOutput:
     """Run one layer of a plain RNN over a batch of sequences, in one direction.
@@ -89,6 +91,7 @@ def rnn_forward(
         clip=clip,
         zoneout_h=zoneout_h,
         dropout_h=dropout_h,
+        compute_dtype=compute_dtype,
         training=training,
     )
     (T, B, _), H, dtype = a.x.shape, len(a.w_hh), a.x.dtype
@@ -96,7 +99,8 @@ def rnn_forward(
     s = function(a.nonlinearity, a.clip)
 
     # the input's share, for all steps at once
-    z_x = steps.gather(a.x) @ a.w_ih.T
+    cd, least = a.compute_dtype, least_of_h((a.nonlinearity,))
+    z_x = product(cd, steps.gather(a.x), a.w_ih)
     if a.b is not None:
         z_x += a.b
     z_x = steps.spread(z_x)
@@ -106,7 +110,7 @@ def rnn_forward(
     for t, rows in steps.order:
         h_prev = steps.before(t, rows, h[rows])
         h_in = drop(a.dropout_h, rows, h_prev)
-        h_new = s(z_x[t, rows] + h_in @ a.w_hh.T)
+        h_new = s(z_x[t, rows] + product(cd, h_in, a.w_hh, least))
         y[t, rows] = h_t = zoneout(a.zoneout_h, t, rows, h_prev, h_new)
         h = replace(h, rows, h_t)
         if training:
@@ -164,14 +168,14 @@ def rnn_backward(
     (T, B, _), H, dtype = a.x.shape, len(a.w_hh), a.x.dtype
     dy = check_optional("dy", dy, (T, B, H), dtype)
     dh = initial(check_optional("dh_n", dh_n, (B, H), dtype), (B, H), dtype)
-    ds = derivative(a.nonlinearity)
+    ds, cd = derivative(a.nonlinearity), a.compute_dtype
 
     h_in, dz = (np.empty((T, B, H), dtype) for _ in range(2))
     for (t, rows), step in zip(reversed(steps.order), reversed(tape.kept), strict=True):
         dh_t = dh[rows] if dy is None else dh[rows] + dy[t, rows]
         dh_old, dh_new = zoneout_backward(a.zoneout_h, t, rows, dh_t)
         dz_t = dh_new * ds(step.h)
-        dh_prev = drop(a.dropout_h, rows, dz_t @ a.w_hh)
+        dh_prev = drop(a.dropout_h, rows, product_backward(cd, dz_t, a.w_hh))
         dh_prev = dh_prev if dh_old is None else dh_prev + dh_old
         dh = replace(dh, rows, steps.before(t, rows, dh_prev))
         h_in[t, rows], dz[t, rows] = step.h_in, dz_t
@@ -179,9 +183,9 @@ def rnn_backward(
     # the steps of all rows as one matrix: sums over time and batch become single products
     dz_all = steps.gather(dz)
     return RNNGradients(
-        x=steps.spread(dz_all @ a.w_ih),
-        w_ih=dz_all.T @ steps.gather(a.x),
-        w_hh=dz_all.T @ steps.gather(h_in),
+        x=steps.spread(product_backward(cd, dz_all, a.w_ih)),
+        w_ih=weight_gradient(cd, dz_all, steps.gather(a.x)),
+        w_hh=weight_gradient(cd, dz_all, steps.gather(h_in)),
         b=None if a.b is None else dz_all.sum(axis=0),
         h_0=None if a.h_0 is None else dh,
     )

@@ -64,7 +64,9 @@ class Steps:
         return a.reshape(T, B, N)
 
 
-def initial(given: NDArray[Any] | None, shape: tuple[int, int], dtype: np.dtype) -> NDArray[Any]:
+def initial(
+    given: NDArray[Any] | None, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> NDArray[Any]:
     """Return an array of our own that is `given`, or zeros."""
     return np.zeros(shape, dtype) if given is None else given.copy()
 

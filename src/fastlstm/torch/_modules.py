@@ -168,8 +168,8 @@ class _Recurrent(torch.nn.RNNBase):
         weights, drops = self._weights(), self.dropout and self.training and L > 1
         if not keep_tape and not drops and is_plain(x):
             return infer(self.mode, x, batch_sizes, resets, B, states, weights, D)
-        ends = []
         run_one: Any = _onnx.node if _onnx.is_wanted() else run
+        ends = []
         for layer in range(L):
             outputs = []
             for direction in range(D):

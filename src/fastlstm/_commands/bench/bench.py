@@ -8,6 +8,7 @@ measured in the same rounds.
     fastlstm bench --shapes 100,32,64,64 50,1,8,128 --peers --threads 1 2
     fastlstm bench --train --cell gru --peers torch --plot train.png
     fastlstm bench --kind fit --shapes 50,32,1,32 --peers torch
+    fastlstm bench --compute-dtype bfloat16 --peers
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Any
 
 import fastlstm
 from fastlstm._args.cells import PLAIN
+from fastlstm._args.numbers import COMPUTE_DTYPES
 from fastlstm._commands.bench.measure import KINDS, Case, Problem, check_equal, median_times
 from fastlstm._commands.bench.peers import PEERS, Peer, opened
 from fastlstm._commands.bench.roofline import Roofline
@@ -139,6 +141,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=["float32", "float64"], default="float32", help="of all arrays"
     )
     parser.add_argument(
+        "--compute-dtype",
+        choices=COMPUTE_DTYPES,
+        help="what is multiplied, of float32 arrays; a library that has nothing like it is a dash",
+    )
+    parser.add_argument(
         "--rounds",
         type=positive,
         default=9,
@@ -156,6 +163,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_output(path, arguments.force)
     if arguments.plot:
         check_format(arguments.plot)
+    if arguments.compute_dtype and arguments.dtype != "float32":
+        raise CommandError(f"--compute-dtype: expected --dtype float32, got {arguments.dtype}")
     report, results = arguments.kept or measured(arguments)
     if arguments.kept:
         print_again(report, results)
@@ -179,6 +188,7 @@ def measured(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Result
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": configuration(),
         "dtype": arguments.dtype,
+        "compute_dtype": arguments.compute_dtype,
         "rounds": arguments.rounds,
         "versions": {},
         "skipped": {},
@@ -224,14 +234,14 @@ def print_again(report: dict[str, Any], results: Sequence[Result]) -> None:
 def plot_title(report: dict[str, Any]) -> str:
     """Return what the results of a report are of."""
     version, machine = report["versions"][fastlstm.__name__], report["machine"][1]
-    return f"fastlstm {version}, {report['dtype']}, {machine}"
+    return f"fastlstm {version}, {report.get('compute_dtype') or report['dtype']}, {machine}"
 
 
 def measure(
     case: Case, arguments: argparse.Namespace, libraries: Sequence[Peer], roofline: Roofline
 ) -> Result:
     """Measure one case, together with the roofline's part in it."""
-    problem = Problem(case, arguments.dtype)
+    problem = Problem(case, arguments.dtype, arguments.compute_dtype)
     calls = {each.name: each.prepare(problem) for each in libraries if each.supports(problem)}
     try:
         check_equal(calls, problem)

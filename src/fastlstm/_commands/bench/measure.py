@@ -21,8 +21,8 @@ Call = Callable[[], Sequence[Any]]
 
 KINDS = ("forward", "train", "ragged", "step", "fit")
 
-# relative to the largest element; gradients are sums over all rows and steps
-TOLERANCE = {np.dtype(np.float32): 2e-4, np.dtype(np.float64): 1e-9}
+# by what is multiplied, relative to the largest element; gradients are sums over all rows and steps
+TOLERANCE = {"float32": 2e-4, "float64": 1e-9, "bfloat16": 5e-2, "int8": 1e-1}
 
 # Adam's settings in a fit. PyTorch's defaults but for eps: with 1e-8, an update is the sign of a
 # gradient that may be rounding and nothing else, and equal libraries would seem to differ.
@@ -55,6 +55,8 @@ class Problem:
 
     Attributes
     ----------
+    compute_dtype : str or None
+        What is multiplied, as in `fastlstm.LSTM`; peers may keep all else in it as well.
     x : (T, B, I) array
     w_ih, w_hh, b : arrays
         (GH, I), (GH, H) and (GH,) with G = 4, 3 or 1 gates, in the order of
@@ -66,9 +68,10 @@ class Problem:
         (1, H) and (1,), the linear map of a fit, and (B, 1), what it is to give.
     """
 
-    def __init__(self, case: Case, dtype: DTypeLike = np.float32):
+    def __init__(self, case: Case, dtype: DTypeLike = np.float32, compute_dtype: str | None = None):
         self.case = case
         self.dtype = np.dtype(dtype)
+        self.compute_dtype = compute_dtype
         kind, T, B, I, H, cell = case
         rng = np.random.default_rng(0)
 
@@ -118,17 +121,24 @@ def check_equal(calls: dict[str, Call], problem: Problem) -> None:
     """
     times = 3 if problem.case.kind in ("step", "fit") else 1
     results = {
-        name: [np.asarray(a).copy() for a in chain.from_iterable(call() for _ in range(times))]
+        name: [array_of(a).copy() for a in chain.from_iterable(call() for _ in range(times))]
         for name, call in calls.items()
     }
     first, *others = results
     for name in others:
         for actual, desired in zip(results[name], results[first], strict=True):
             difference = np.abs(actual.reshape(desired.shape) - desired).max()
-            if not difference <= TOLERANCE[problem.dtype] * max(1, np.abs(desired).max()):
+            tolerance = TOLERANCE[problem.compute_dtype or problem.dtype.name]
+            if not difference <= tolerance * max(1, np.abs(desired).max()):
                 raise RuntimeError(
                     f"{problem.case}: {name} differs from {first} by {difference:.1e}"
                 )
+
+
+def array_of(result: Any) -> NDArray[Any]:
+    """Return a result as an array; PyTorch's bfloat16 are none of NumPy's."""
+    is_bfloat16 = str(getattr(result, "dtype", None)) == "torch.bfloat16"
+    return np.asarray(result.float() if is_bfloat16 else result)
 
 
 def median_times(calls: dict[str, Call], rounds: int) -> dict[str, float]:

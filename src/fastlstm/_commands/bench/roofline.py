@@ -112,7 +112,7 @@ def cache_sizes() -> dict[str, int]:
     return sizes
 
 
-def aligned_ones(size: int, dtype: np.dtype) -> NDArray[Any]:
+def aligned_ones(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return about `size` bytes of ones, aligned to a cache line and of whole blocks of 128."""
     elements = max(128, size // dtype.itemsize // 128 * 128)
     buffer = np.ones(elements + 64 // dtype.itemsize, dtype)

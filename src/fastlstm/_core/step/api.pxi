@@ -105,8 +105,8 @@ cdef void lay_out_resets(
 cdef void lay_out_forward(Forward *job, Memory *memory) noexcept nogil:
     """The workspace of a forward call, with a place for h_n, or measure it."""
     cdef const Sizes *n = &job.size
-    job.fused = job.options.norm != NULL or prefer_fused(job.steps.B, n)
-    place_forward_workspace(job, 1, memory)
+    job.fused = job.options.norm != NULL or prefer_fused(job.steps.B, n, job.kernels)
+    place_forward_workspace(job, 1, 1, memory)
     job.h_n = carve(memory, job.steps.B, n.R)
 
 
@@ -224,6 +224,7 @@ cdef void lay_out_backward(
     job.zoneout_c = plan.zoneout_c
     groups.count = count_groups(job)
     groups.parts = 1
+    groups.pieces = 0
     groups.above = NULL
     for g in range(groups.count - 1, -1, -1):
         restrict_to_group(groups.jobs, g, groups.count)

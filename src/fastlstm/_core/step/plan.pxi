@@ -157,7 +157,7 @@ cdef void lay_out_plan(
         matrix_in(layer.b, 1), matrix_in(layer.peephole, H), matrix_in(layer.w_proj, H),
         matrix_in(layer.layer_norm, H))
     given.b.row_stride = 0
-    packed.kernels = k
+    packed.kernels = packed.backward_kernels = k
     options.coupled = layer.cell == FASTLSTM_LSTM_COUPLED
     options.clip = bound_in(layer.clip)
     options.cell_clip = bound_in(layer.cell_clip)

@@ -30,7 +30,7 @@ cdef void lay_out_state(
         job.kind = LSTM_VARIANT
     job.fused = True
     job.x = SequenceView(NULL, 0, x_stride, job.size.I, False)
-    place_forward_workspace(job, 1, memory)
+    place_forward_workspace(job, 1, 1, memory)
     if memory.start == NULL:
         return
     state.share = job.lines[0].share

@@ -82,6 +82,8 @@ cdef struct Backward:            # of a group of rows, or of all
     real *kept                  # (B, Rp): what zoneout hands to h_{t-1}
     real *through               # (B, Rp): what comes through W_hh, under dropout
     real *scratch               # (B, Hp)
+    char *rounded               # (tasks that run at once, rounded_size)
+    size_t rounded_size
     const real *zeros           # as long as the widest row
     WeightGradient weight_gradients[MOST_WEIGHT_GRADIENTS]
     int weight_gradient_count
@@ -108,7 +110,7 @@ cdef inline const real *tape_c(const Backward *job, ptrdiff_t s) noexcept nogil:
 
 cdef void point_backward_step(
     backward_step *todo, const Backward *job, const Share *share, const Chunk *chunk, ptrdiff_t s,
-    ptrdiff_t at,
+    ptrdiff_t at, void *rounded,
 ) noexcept nogil:
     """Point to what step s, whose first row is row `at` of the chunk, reads and writes."""
     cdef ptrdiff_t R = job.size.R, Rp = job.size.Rp, Hp = job.size.Hp
@@ -149,6 +151,7 @@ cdef void point_backward_step(
     todo.scratch = job.scratch + first * Hp
     todo.scratch_stride = step * Hp
     todo.zeros = job.zeros
+    todo.rounded = rounded
     todo.zoneout_c = offset(job.zoneout_c, before * job.zoneout_c_stride)
     todo.zoneout_c_stride = step * job.zoneout_c_stride
     if job.dropout != NULL:
@@ -191,7 +194,8 @@ cdef void multiply_hidden(
     k.product(
         through + first * k.lanes, step * Rp, init + first * k.lanes, init_stride,
         todo.dz + job.gradients.h, step * job.D,
-        job.w_hh_columns + first * k.lanes * job.size.N_h, todo.rows, last - first, job.size.N_h)
+        job.w_hh_columns + first * k.lanes * k.weight_rows(job.size.N_h), todo.rows, last - first,
+        job.size.N_h, 0, todo.rounded)
     if job.dropout != NULL:
         for i in range(todo.rows):
             k.accumulate(
@@ -204,15 +208,16 @@ cdef void multiply_hidden(
 
 cdef void run_backward_steps(
     const Backward *job, const Share *share, const Chunk *chunk, ptrdiff_t begin, ptrdiff_t end,
+    void *rounded,
 ) noexcept nogil:
     """dz of a share of the steps begin..end."""
     cdef backward_step todo
     cdef ptrdiff_t s, at, before = first_row(&job.steps, begin)
     for s in range(end - 1, begin - 1, -1):
         at = first_row(&job.steps, s) - before
-        point_backward_step(&todo, job, share, chunk, s, at)
+        point_backward_step(&todo, job, share, chunk, s, at, rounded)
         if has_resets(&job.steps, s, s + 1):
-            reset_backward_cells(job, share, chunk, s, at)
+            reset_backward_cells(job, share, chunk, s, at, rounded)
         else:
             if job.zoneout_h != NULL:
                 split_zoneout(job, share, s, &todo)
@@ -258,6 +263,7 @@ cdef void collect(
 
 cdef void input_gradient(
     const Backward *job, const Chunk *chunk, ptrdiff_t begin, ptrdiff_t lo, ptrdiff_t hi,
+    void *rounded,
 ) noexcept nogil:
     """dx = dz @ W_ih for the rows lo..hi of the chunk that begins at step `begin`."""
     cdef const Steps *steps = &job.steps
@@ -268,7 +274,7 @@ cdef void input_gradient(
         stride = flat_stride(&job.dx, steps)
     job.kernels.product(
         dx + lo * stride, stride, job.zeros, 0, chunk.dz + lo * job.D, job.D, job.w_ih_columns,
-        hi - lo, Ip // job.kernels.lanes, job.size.N)
+        hi - lo, Ip // job.kernels.lanes, job.size.N, 0, rounded)
     if not job.dx_direct:
         copy_rows(chunk.dx, Ip, &job.dx, steps, begin, lo, hi, True)
 
@@ -288,7 +294,7 @@ cdef void begin_backward(
     cdef const Sizes *n = &weights.size
     cdef ptrdiff_t lanes = weights.kernels.lanes
     memset(job, 0, sizeof(Backward))
-    job.kernels = weights.kernels
+    job.kernels = weights.backward_kernels
     job.kind = kind
     job.steps = steps[0]
     job.size = n[0]
@@ -351,7 +357,8 @@ cdef void restrict_to_group(Backward *jobs, int g, int count) noexcept nogil:
     job.dropout_stride *= count
 
 
-cdef void place_backward_workspace(Backward *job, Memory *memory) noexcept nogil:
+cdef void place_backward_workspace(Backward *job, int tasks, Memory *memory) noexcept nogil:
+    """Memory for all that does not stay, where so many tasks of a group run at once."""
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t lanes = job.kernels.lanes, widest = max(n.Hp, n.Rp, n.Ip), B = job.steps.B
     cdef ptrdiff_t rows = first_row(&job.steps, job.steps.count)
@@ -363,6 +370,12 @@ cdef void place_backward_workspace(Backward *job, Memory *memory) noexcept nogil
         gradient = &job.weight_gradients[i]
         gradient.g = carve(memory, gradient.M, gradient.G)
         widest = max(widest, gradient.G)
+    job.rounded_size = max(
+        job.kernels.rounded_bytes(rows, n.N), job.kernels.rounded_bytes(B, max(n.R, n.H)))
+    for i in range(job.weight_gradient_count):
+        job.rounded_size = max(job.rounded_size, job.kernels.outer_product_bytes(
+            job.weight_gradients[i].M, rows))
+    job.rounded = carve_bytes(memory, size_times(tasks, job.rounded_size))
     for i in range(job.ring):
         chunk = &job.chunks[i]
         chunk.x = carve(memory, rows, n.I)

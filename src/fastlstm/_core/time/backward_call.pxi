@@ -96,8 +96,10 @@ cdef class BackwardCall:
         self.groups.count = count_groups(self.jobs)
         return 0
 
-    cdef void start(self, int parts, int ring):
-        """Place the lines and what they work in, `parts` of rows and panels each."""
+    cdef void start(self, int parts, int ring, int pieces):
+        """Place the lines and what they work in, `parts` of rows and panels each; or what a gang
+        does, so many pieces at once.
+        """
         cdef Memory memory = Memory(NULL, 0)
         cdef const Sizes *n = &self.jobs.size
         cdef Backward *job
@@ -106,6 +108,7 @@ cdef class BackwardCall:
         for g in range(count - 1, -1, -1):
             restrict_to_group(self.jobs, g, count)
         self.groups.parts = parts
+        self.groups.pieces = pieces
         place_lines(&self.groups, ring, &memory)
         self.buffer = Buffer(memory.used)
         memory = memory_of(self.buffer)
@@ -141,7 +144,7 @@ cdef int gang_for(BackwardCall call, int threads) noexcept:
     cdef const Backward *job = call.jobs
     cdef ptrdiff_t B = job.steps.B
     if (threads == 1 or call.groups.count > 1 or call.tape.masks is not None
-            or takes_whole_rows(job.kind) or not prefer_units(B, threads, &job.size)):
+            or takes_whole_rows(job.kind) or not prefer_units(B, threads, &job.size, job.kernels)):
         return 1
     return threads_for_step(B, &job.size, threads)
 
@@ -165,13 +168,17 @@ cdef int run_few_backward(list calls, bint chained) except -1:
     threads = threads_for(operations)
     if len(calls) == 1:
         together = gang_for(call, threads)
+    if together > 1:
+        start_backward_gang(&gang, &call.groups, together)
     for call in calls:
         if call.jobs.steps.B == 0:
             continue
-        if threads == 1 or together > 1:
-            call.start(1, 1)
+        if together > 1:
+            call.start(1, 1, gang.pieces)
+        elif threads == 1:
+            call.start(1, 1, 0)
         else:
-            call.start(parts_of_group(call.jobs, groups, threads), RING)
+            call.start(parts_of_group(call.jobs, groups, threads), RING, 0)
         if chained and above is not None:
             call.groups.above = &above.groups
         for i in range(call.groups.line_count):
@@ -179,8 +186,6 @@ cdef int run_few_backward(list calls, bint chained) except -1:
             work.lines += 1
         work.block = call.groups.group_lines
         above = call
-    if together > 1:
-        start_backward_gang(&gang, &call.groups, together)
     while not is_done(&work):
         with nogil:
             if together > 1 and gang.end:

@@ -16,6 +16,7 @@ cdef struct Groups:              # of a backward call
     Gradients to
     const Groups *above         # the call of the layer above, whose dx is our dy, or NULL
     int parts                   # into which rows and panels are cut where there are threads
+    int pieces                  # of a phase of a gang, or 0
     BackwardLine *lines
     int line_count
     int group_lines             # so many of each group come first
@@ -70,6 +71,7 @@ cdef void run_backward_task(void *lines, int i) noexcept nogil:
     cdef const Chunk *chunk = &job.chunks[line.chunk]
     cdef const WeightGradient *gradient = &job.weight_gradients[line.gradient]
     cdef ptrdiff_t part = line.part, parts = line.groups.parts, rows, end = line.end
+    cdef void *rounded = job.rounded + (line - line.group) * job.rounded_size
     cdef Share share
     if line.duty == SUMS:
         sum_groups(line.groups.jobs, line.groups.count, &line.groups.to, line.gradient,
@@ -79,17 +81,18 @@ cdef void run_backward_task(void *lines, int i) noexcept nogil:
     if line.duty == STEPS:
         share = Share(part, parts, 0, job.size.P)
         collect(job, &share, chunk, line.begin, end)
-        run_backward_steps(job, &share, chunk, line.begin, end)
+        run_backward_steps(job, &share, chunk, line.begin, end, rounded)
         line.used = end if job.ring > 1 else line.begin
     elif line.duty == INPUT:
         rows = first_row(steps, end) - first_row(steps, line.begin)
-        input_gradient(job, chunk, line.begin, rows * part // parts, rows * (part + 1) // parts)
+        input_gradient(
+            job, chunk, line.begin, rows * part // parts, rows * (part + 1) // parts, rounded)
     else:
         if line.gradient == 0 and part == 0:
             add_bias_gradients(job, chunk, line.begin, end)
         add_weight_gradient(
             job, gradient, chunk, line.begin, end, gradient.panels * part // parts,
-            gradient.panels * (part + 1) // parts)
+            gradient.panels * (part + 1) // parts, rounded)
     line.chunk = (line.chunk + 1) % job.ring
     end = line.begin
     if end:
@@ -117,7 +120,7 @@ cdef void append_line(
 
 
 cdef void place_lines(Groups *groups, int ring, Memory *memory) noexcept nogil:
-    """Memory for the groups and their lines; `parts` is set."""
+    """Memory for the groups and their lines; `parts` and `pieces` are set."""
     cdef int weights = groups.jobs.weight_gradient_count, g, i, part
     groups.group_lines = (weights + 2) * groups.parts
     groups.line_count = 0
@@ -126,7 +129,7 @@ cdef void place_lines(Groups *groups, int ring, Memory *memory) noexcept nogil:
             groups.count * groups.group_lines + weights * groups.parts))
     for g in range(groups.count):
         groups.jobs[g].ring = ring
-        place_backward_workspace(&groups.jobs[g], memory)
+        place_backward_workspace(&groups.jobs[g], max(groups.group_lines, groups.pieces), memory)
     if groups.lines == NULL:
         return
     for g in range(groups.count):

@@ -17,6 +17,7 @@ cdef struct Forward:
     bint fused                  # a step multiplies x_t itself; else x @ W_ih.T is made by the chunk
     int line_count
     Line *lines
+    size_t scratch_size         # of a task
     ptrdiff_t chunk_rows        # of a line
     ptrdiff_t chunk_steps
     const real *zeros           # (max(Hp, Rp),)
@@ -45,7 +46,7 @@ cdef struct Line:                # some rows of a call, step after step: a line 
     ptrdiff_t end               # of the next task
     real *z                     # (chunk rows, Z): x @ W_ih.T + b, unless fused or training
     real *x_step                # (rows, I): of one step, where they are not evenly apart
-    real *scratch               # (tile_rows, PANEL)
+    char *scratch               # (pieces that run at once, scratch_size)
 
 
 cdef inline real *hidden(const Forward *job, ptrdiff_t s, ptrdiff_t *stride) noexcept nogil:
@@ -84,8 +85,20 @@ cdef const real *share_of_x(
     return x_step
 
 
+cdef inline size_t tile_bytes(const Forward *job) noexcept nogil:
+    return job.kernels.tile_rows * 4 * job.kernels.lanes * sizeof(real)
+
+
+cdef inline void set_scratch(
+    forward_step *todo, const Forward *job, char *scratch,
+) noexcept nogil:
+    """Let a step work in scratch_size bytes that nobody else uses meanwhile."""
+    todo.z = <real *>scratch
+    todo.rounded = scratch + tile_bytes(job)
+
+
 cdef void prepare_share(
-    forward_step *todo, const Forward *job, const Share *share, real *scratch,
+    forward_step *todo, const Forward *job, const Share *share, char *scratch,
 ) noexcept nogil:
     """Set what all steps of a share have in common, for prepare_step to do the rest."""
     cdef const Sizes *n = &job.size
@@ -106,7 +119,7 @@ cdef void prepare_share(
     todo.options = job.options
     todo.parts = job.parts
     todo.zeros = job.zeros
-    todo.z = scratch
+    set_scratch(todo, job, scratch)
 
 
 cdef inline ptrdiff_t rows_of_z(
@@ -130,7 +143,7 @@ cdef inline real *first_z(const Line *line, ptrdiff_t s) noexcept nogil:
 
 
 cdef void multiply_input(
-    const Line *line, const Share *share, ptrdiff_t end, real *scratch,
+    const Line *line, const Share *share, ptrdiff_t end, char *scratch,
 ) noexcept nogil:
     """z = x @ W_ih.T + b of a share of the steps from the line's `begin` to `end`."""
     cdef const Forward *job = line.job
@@ -287,11 +300,12 @@ cdef ptrdiff_t rows_per_chunk(ptrdiff_t Z) noexcept nogil:
     return max(<ptrdiff_t>1, <ptrdiff_t>(CHUNK_BYTES // (Z * sizeof(real))))
 
 
-cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n) noexcept nogil:
+cdef bint prefer_fused(ptrdiff_t rows, const Sizes *n, const kernel_table *k) noexcept nogil:
     """Whether a step should multiply x_t itself: there is next to nothing to multiply, or enough
     rows to make up for reading W_ih at each step, and a cache for both weights.
     """
-    return n.I <= 4 or (rows >= 6 and (n.I + n.R) * n.Z * sizeof(real) <= (1 << 20))
+    cdef size_t weight_bytes = (k.weight_rows(n.I) + k.weight_rows(n.R)) * n.Z * sizeof(real)
+    return n.I <= 4 or (rows >= 6 and weight_bytes <= (1 << 20))
 
 
 cdef void begin_forward(
@@ -323,10 +337,26 @@ cdef void set_masks(Forward *job, Masks masks) noexcept:
         job.kind = LSTM_VARIANT
 
 
-cdef void place_forward_workspace(Forward *job, int lines, Memory *memory) noexcept nogil:
-    """Memory for all that does not stay, and the lines; in training, the tape has the rest."""
+cdef size_t forward_scratch_size(
+    const Forward *job, ptrdiff_t rows, ptrdiff_t chunk_rows,
+) noexcept nogil:
+    """What a task with `rows` rows of a step, and so many of a chunk, works in."""
     cdef const Sizes *n = &job.size
-    cdef ptrdiff_t rows, B = job.steps.B, all_rows = first_row(&job.steps, job.steps.count)
+    cdef const kernel_table *k = job.kernels
+    return size_padded(
+        tile_bytes(job) + k.rounded_bytes(rows if job.fused else chunk_rows, n.I)
+        + k.rounded_bytes(rows, max(n.R, n.H)))
+
+
+cdef void place_forward_workspace(
+    Forward *job, int lines, int pieces, Memory *memory,
+) noexcept nogil:
+    """Memory for all that does not stay, and the lines, of whose tasks so many pieces run at once;
+    in training, the tape has the rest.
+    """
+    cdef const Sizes *n = &job.size
+    cdef ptrdiff_t rows, chunk_rows, B = job.steps.B
+    cdef ptrdiff_t all_rows = first_row(&job.steps, job.steps.count)
     cdef bint wants_gates = job.kind != LSTM and job.kind != GRU
     cdef Line line
     cdef int i
@@ -350,20 +380,22 @@ cdef void place_forward_workspace(Forward *job, int lines, Memory *memory) noexc
         line.begin = 0
         rows = rows_of_share(&line.share, B)
         line.x_step = carve(memory, rows, n.I if job.steps.order != NULL else 0)
-        line.scratch = carve(memory, job.kernels.tile_rows, 4 * job.kernels.lanes)
-        rows = min(all_rows, max(job.chunk_rows, rows))
-        line.z = carve(memory, rows, 0 if job.fused or job.training else n.Z)
+        chunk_rows = min(all_rows, max(job.chunk_rows, rows))
+        if i == 0:  # which has the most rows
+            job.scratch_size = forward_scratch_size(job, rows, chunk_rows)
+        line.scratch = carve_bytes(memory, size_times(pieces, job.scratch_size))
+        line.z = carve(memory, chunk_rows, 0 if job.fused or job.training else n.Z)
         if job.lines != NULL:
             line.count = steps_of_share(&line.share, &job.steps) if B else 0
             line.end = chunk_end(&line, 0) if line.count else 0
             job.lines[i] = line
 
 
-cdef Buffer new_forward_workspace(Forward *job, int lines):
+cdef Buffer new_forward_workspace(Forward *job, int lines, int pieces):
     cdef Memory memory = Memory(NULL, 0)
     cdef Buffer buffer
-    place_forward_workspace(job, lines, &memory)
+    place_forward_workspace(job, lines, pieces, &memory)
     buffer = Buffer(memory.used)
     memory = memory_of(buffer)
-    place_forward_workspace(job, lines, &memory)
+    place_forward_workspace(job, lines, pieces, &memory)
     return buffer

@@ -98,13 +98,14 @@ cdef class ForwardCall:
         job.c_n = final.c.data
         return 0
 
-    cdef void start(self, int lines, bint is_gang):
-        """Place the lines and what they work in."""
+    cdef void start(self, int lines, int pieces):
+        """Place the lines, of whose tasks so many pieces run at once, and what they work in."""
         cdef Forward *job = &self.job
-        job.fused = job.options.norm != NULL or prefer_fused(job.steps.B // lines, &job.size)
-        if is_gang and job.steps.order != NULL:  # x_t is gathered by one thread, for all
+        job.fused = job.options.norm != NULL or prefer_fused(
+            job.steps.B // lines, &job.size, job.kernels)
+        if pieces > 1 and job.steps.order != NULL:  # x_t is gathered by one thread, for all
             job.fused = True
-        self.buffer = new_forward_workspace(job, lines)
+        self.buffer = new_forward_workspace(job, lines, pieces)
         start_states(job, &self.initial)
 
 
@@ -143,8 +144,10 @@ cpdef int run_forward(list calls, bint chained=False) except -1:
     threads = threads_for(operations)
     job = &call.job
     if (threads > 1 and count == 1 and call.masks is None and not takes_whole_rows(job.kind)
-            and prefer_units(job.steps.B, threads, &job.size)):
+            and prefer_units(job.steps.B, threads, &job.size, job.kernels)):
         together = threads_for_step(job.steps.B, &job.size, threads)
+    if together > 1:
+        start_gang(&gang, job, together)
     for call in calls:
         job = &call.job
         if job.steps.B == 0:
@@ -152,7 +155,7 @@ cpdef int run_forward(list calls, bint chained=False) except -1:
         i = 1 if together > 1 else lines_of_each(job, count, threads)
         if chained and threads > 1:
             job.chunk_steps = max(<ptrdiff_t>8, job.steps.count // 16)
-        call.start(i, together > 1)
+        call.start(i, gang.pieces if together > 1 else 1)
         for i in range(job.line_count):
             if chained and below is not None:
                 job.lines[i].below = &below.job.lines[i]
@@ -161,9 +164,7 @@ cpdef int run_forward(list calls, bint chained=False) except -1:
         below = call
     if together > 1:
         gang.line = lines[0]
-        gang.panels = panels_of_piece(job.size.P, job.steps.B, together)
-        gang.multiplies = gang.steps = False
-        prepare_share(&gang.todo, job, &gang.line.share, NULL)
+        prepare_share(&gang.todo, job, &gang.line.share, gang.line.scratch)
     while not is_done(&work):
         with nogil:
             if together > 1:

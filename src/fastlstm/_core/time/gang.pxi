@@ -3,15 +3,27 @@
 # its cache.
 
 
+cdef inline int pieces_of(ptrdiff_t n, ptrdiff_t size) noexcept nogil:
+    return <int>((n + size - 1) // size)
+
+
 cdef struct ForwardGang:
     Line *line                  # all rows; its `begin` is the next step, `end` that of the chunk
     ptrdiff_t s                 # the step that runs: beside `todo`, where every thread looks
     forward_step todo
     const real *z
+    int pieces                  # of a phase, at most
     ptrdiff_t panels            # of a piece: a single row takes two at once, see tile.h
     bint multiplies             # this phase is x @ W_ih.T + b of the chunk, else a step
     bint steps                  # a step has been begun
     long long until
+
+
+cdef void start_gang(ForwardGang *gang, const Forward *job, int threads) noexcept nogil:
+    """Set how a step is divided; the line is still to be placed."""
+    gang.panels = panels_of_piece(job.size.P, job.steps.B, threads)
+    gang.pieces = pieces_of(job.size.P, gang.panels)
+    gang.multiplies = gang.steps = False
 
 
 cdef int next_phase(void *argument) noexcept nogil:
@@ -19,7 +31,6 @@ cdef int next_phase(void *argument) noexcept nogil:
     cdef ForwardGang *gang = <ForwardGang *>argument
     cdef Line *line = gang.line
     cdef const Forward *job = line.job
-    cdef int pieces = <int>((job.size.P + gang.panels - 1) // gang.panels)
     if gang.steps:
         store_outputs(job, &line.share, line.begin)
         if not job.fused:
@@ -35,20 +46,19 @@ cdef int next_phase(void *argument) noexcept nogil:
         line.end = chunk_end(line, line.begin)
         gang.multiplies = not job.fused
         if gang.multiplies:
-            return pieces
+            return gang.pieces
     prepare_step(&gang.todo, job, &line.share, line.begin, gang.z, line.x_step)
     gang.todo.descending = False  # pieces come in one order, and fetch what comes next
     gang.s = line.begin
     gang.steps = True
-    return pieces
+    return gang.pieces
 
 
 cdef void run_piece(void *argument, int piece) noexcept nogil:
     """`run` of team.h: some hidden units of a phase."""
     cdef const ForwardGang *gang = <const ForwardGang *>argument
     cdef const Forward *job = gang.line.job
-    cdef real[(MOST_TILE_ROWS * 4 + 1) * MOST_LANES] memory
-    cdef real *scratch = <real *>(<size_t>(<real *>memory + MOST_LANES - 1) & ~<size_t>63)
+    cdef char *scratch = gang.line.scratch + piece * job.scratch_size
     cdef Share share = gang.line.share
     cdef forward_step todo
     share.first_panel = piece * gang.panels
@@ -59,7 +69,7 @@ cdef void run_piece(void *argument, int piece) noexcept nogil:
     todo = gang.todo
     todo.first = share.first_panel
     todo.last = share.last_panel
-    todo.z = scratch
+    set_scratch(&todo, job, scratch)
     run_step(&todo, job, &share, gang.s)
 
 
@@ -95,23 +105,40 @@ cdef struct BackwardGang:
     Share share                 # all of it
     backward_step todo
     Stage stage                 # what the phase that runs is
+    int pieces                  # of a phase that rounds, at most
     ptrdiff_t panels            # of a piece of OF_PRODUCT
+    ptrdiff_t gradient_panels   # of a piece of a weight gradient
     ptrdiff_t s                 # the step
     ptrdiff_t begin, end        # the chunk
     long long until
 
 
 cdef void start_backward_gang(BackwardGang *gang, Groups *groups, int threads) noexcept nogil:
+    """Set how phases are divided; what they work in is still to be placed."""
+    cdef const Backward *job = groups.jobs
+    cdef ptrdiff_t panels = pieces_of(job.size.Rp, 4 * job.kernels.lanes)
     gang.groups = groups
-    gang.share = Share(0, 1, 0, groups.jobs.size.P)
+    gang.share = Share(0, 1, 0, job.size.P)
     gang.stage = NEW_CHUNK
-    gang.panels = panels_of_piece(
-        pieces_of(groups.jobs.size.Rp, 4 * groups.jobs.kernels.lanes), groups.jobs.steps.B, threads)
-    gang.begin = gang.end = groups.jobs.steps.count
+    gang.panels = panels_of_piece(panels, job.steps.B, threads)
+    gang.gradient_panels = 1
+    if job.kernels.outer_product_bytes(1, 1):  # each piece rounds what it multiplies
+        gang.gradient_panels = max(
+            <ptrdiff_t>1, job.weight_gradients[0].panels // (2 * threads))
+    gang.begin = gang.end = job.steps.count
+    gang.pieces = max(
+        pieces_of(panels, gang.panels),
+        pieces_of_gradients(gang, min(
+            first_row(&job.steps, gang.end), max(job.chunk_rows, job.steps.B))))
 
 
-cdef inline int pieces_of(ptrdiff_t n, ptrdiff_t size) noexcept nogil:
-    return <int>((n + size - 1) // size)
+cdef int pieces_of_gradients(const BackwardGang *gang, ptrdiff_t rows) noexcept nogil:
+    """What the dz of so many rows is spent on."""
+    cdef const Backward *job = gang.groups.jobs
+    cdef int pieces = 0 if job.dx.data == NULL else pieces_of(rows, ROWS_OF_PIECE), i
+    for i in range(job.weight_gradient_count):
+        pieces += pieces_of(job.weight_gradients[i].panels, gang.gradient_panels)
+    return pieces
 
 
 cdef int next_backward_phase(void *argument) noexcept nogil:
@@ -119,8 +146,7 @@ cdef int next_backward_phase(void *argument) noexcept nogil:
     cdef BackwardGang *gang = <BackwardGang *>argument
     cdef Backward *job = gang.groups.jobs
     cdef const Steps *steps = &job.steps
-    cdef ptrdiff_t rows
-    cdef int pieces = 0, i
+    cdef int i
     if gang.stage == OF_CELLS:
         gang.stage = OF_PRODUCT
         return pieces_of(job.size.Rp, gang.panels * 4 * job.kernels.lanes)
@@ -128,10 +154,8 @@ cdef int next_backward_phase(void *argument) noexcept nogil:
         stop_gradients(job, &gang.share, gang.s)
     if gang.stage == OF_PRODUCT and gang.s == gang.begin:
         gang.stage = OF_GRADIENTS
-        for i in range(job.weight_gradient_count):
-            pieces += <int>job.weight_gradients[i].panels
-        rows = first_row(steps, gang.end) - first_row(steps, gang.begin)
-        return pieces + (0 if job.dx.data == NULL else pieces_of(rows, ROWS_OF_PIECE))
+        return pieces_of_gradients(
+            gang, first_row(steps, gang.end) - first_row(steps, gang.begin))
     if gang.stage == OF_GRADIENTS:
         for i in range(gang.groups.line_count):
             if gang.groups.lines[i].duty != SUMS:
@@ -147,7 +171,7 @@ cdef int next_backward_phase(void *argument) noexcept nogil:
     gang.s -= 1
     point_backward_step(
         &gang.todo, job, &gang.share, &job.chunks[0], gang.s,
-        first_row(steps, gang.s) - first_row(steps, gang.begin))
+        first_row(steps, gang.s) - first_row(steps, gang.begin), job.rounded)
     gang.stage = OF_CELLS
     return pieces_of(job.size.P, 4)
 
@@ -158,16 +182,18 @@ cdef void run_backward_piece(void *argument, int piece) noexcept nogil:
     cdef const Backward *job = gang.groups.jobs
     cdef const Chunk *chunk = &job.chunks[0]
     cdef ptrdiff_t vectors = gang.panels * 4, lanes = job.kernels.lanes
+    cdef void *rounded = job.rounded + piece * job.rounded_size
+    cdef const WeightGradient *gradient
     cdef Share share = gang.share
     cdef backward_step todo
-    cdef int i
+    cdef int i, pieces
     if gang.stage == OF_CELLS:
         share.first_panel = 4 * piece
         share.last_panel = min(<ptrdiff_t>4 * (piece + 1), job.size.P)
         if has_resets(&job.steps, gang.s, gang.s + 1):
             reset_backward_cells(
                 job, &share, chunk, gang.s,
-                first_row(&job.steps, gang.s) - first_row(&job.steps, gang.begin))
+                first_row(&job.steps, gang.s) - first_row(&job.steps, gang.begin), rounded)
             return
         todo = gang.todo
         todo.first = share.first_panel
@@ -175,22 +201,27 @@ cdef void run_backward_piece(void *argument, int piece) noexcept nogil:
         job.kernels.backward_cells[job.kind](&todo)
         return
     if gang.stage == OF_PRODUCT:
+        todo = gang.todo
+        todo.rounded = rounded
         multiply_hidden(
-            job, &gang.share, &gang.todo, piece * vectors,
+            job, &gang.share, &todo, piece * vectors,
             min((piece + 1) * vectors, job.size.Rp // lanes))
         return
     for i in range(job.weight_gradient_count):
-        if piece < job.weight_gradients[i].panels:
+        gradient = &job.weight_gradients[i]
+        pieces = pieces_of(gradient.panels, gang.gradient_panels)
+        if piece < pieces:
             if i == 0 and piece == 0:
                 add_bias_gradients(job, chunk, gang.begin, gang.end)
             add_weight_gradient(
-                job, &job.weight_gradients[i], chunk, gang.begin, gang.end, piece, piece + 1)
+                job, gradient, chunk, gang.begin, gang.end, piece * gang.gradient_panels,
+                min((piece + 1) * gang.gradient_panels, gradient.panels), rounded)
             return
-        piece -= <int>job.weight_gradients[i].panels
+        piece -= pieces
     input_gradient(
         job, chunk, gang.begin, piece * ROWS_OF_PIECE, min(
             <ptrdiff_t>(piece + 1) * ROWS_OF_PIECE,
-            first_row(&job.steps, gang.end) - first_row(&job.steps, gang.begin)))
+            first_row(&job.steps, gang.end) - first_row(&job.steps, gang.begin)), rounded)
 
 
 cdef void run_backward_together(BackwardGang *gang, int threads) noexcept nogil:
@@ -201,9 +232,12 @@ cdef void run_backward_together(BackwardGang *gang, int threads) noexcept nogil:
 
 # --- when -----------------------------------------------------------------------------------------
 
-cdef bint prefer_units(ptrdiff_t B, int threads, const Sizes *n) noexcept:
+cdef bint prefer_units(
+    ptrdiff_t B, int threads, const Sizes *n, const kernel_table *k,
+) noexcept:
     """Whether threads share hidden units, not rows: too few rows, or weights that want two L2."""
-    return B < threads or (n.Z * n.R * sizeof(real) > (1 << 20) and B < 6 * threads)
+    return B < threads or (
+        k.weight_rows(n.R) * n.Z * sizeof(real) > (1 << 20) and B < 6 * threads)
 
 
 cdef int threads_for_step(ptrdiff_t B, const Sizes *n, int most) noexcept:

@@ -63,6 +63,7 @@ cdef void reset_states(
 
 cdef void reset_backward_cells(
     const Backward *job, const Share *share, const Chunk *chunk, ptrdiff_t s, ptrdiff_t at,
+    void *rounded,
 ) noexcept nogil:
     """The cells of a step that has resets: rows between them together, those rows one by one."""
     cdef const Steps *steps = &job.steps
@@ -70,7 +71,7 @@ cdef void reset_backward_cells(
     cdef Share rows = share[0]
     cdef backward_step todo
     while rows.first_row < end:
-        point_backward_step(&todo, job, &rows, chunk, s, at)
+        point_backward_step(&todo, job, &rows, chunk, s, at, rounded)
         todo.rows = 1
         if is_reset(steps, s, rows.first_row):
             todo.h_prev = todo.u = todo.c_prev = job.zeros

@@ -47,7 +47,7 @@ cdef void add_bias_gradients(
 
 cdef void add_weight_gradient(
     const Backward *job, const WeightGradient *gradient, const Chunk *chunk, ptrdiff_t begin,
-    ptrdiff_t end, ptrdiff_t first, ptrdiff_t last,
+    ptrdiff_t end, ptrdiff_t first, ptrdiff_t last, void *rounded,
 ) noexcept nogil:
     """Add what the steps begin..end contribute, to the panels first..last of dW."""
     cdef const kernel_table *k = job.kernels
@@ -65,7 +65,8 @@ cdef void add_weight_gradient(
         return
     k.outer_product(
         g, gradient.G, job.zeros if is_first_chunk else g, 0 if is_first_chunk else gradient.G,
-        a, a_stride, dz + first * 4 * k.lanes, job.D, gradient.M, last - first, rows)
+        a, a_stride, dz + first * 4 * k.lanes, job.D, gradient.M, last - first, rows,
+        rounded)
 
 
 cdef inline void add(real *sums, const real *part, ptrdiff_t n) noexcept nogil:

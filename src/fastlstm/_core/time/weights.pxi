@@ -113,6 +113,7 @@ cdef inline Matrix transposed(Matrix w) noexcept nogil:
 
 cdef struct PackedWeights:
     const kernel_table *kernels
+    const kernel_table *backward_kernels  # those of reals, where weights are int8
     int kind                    # of cell; LSTM stands for LSTM_VARIANT too where masks ask for it
     Sizes size
     cell_options options
@@ -204,13 +205,12 @@ cdef void set_parts(PackedWeights *to) noexcept nogil:
 
 
 cdef const real *columns(
-    const PackedWeights *to, Memory *memory, Matrix w, ptrdiff_t K, ptrdiff_t N,
+    const kernel_table *k, Memory *memory, Matrix w, ptrdiff_t K, ptrdiff_t N,
 ) noexcept nogil:
-    """pack_columns of w (K, N)."""
-    cdef ptrdiff_t lanes = to.kernels.lanes
-    cdef real *panels = carve(memory, K, (N + lanes - 1) // lanes * lanes)
+    """pack_column_weights of w (K, N)."""
+    cdef real *panels = carve(memory, k.weight_rows(K), (N + k.lanes - 1) // k.lanes * k.lanes)
     if panels != NULL and K and N:
-        to.kernels.pack_columns(panels, w.data, w.row_stride, w.column_stride, K, N)
+        k.pack_column_weights(panels, w.data, w.row_stride, w.column_stride, K, N)
     return panels
 
 
@@ -218,23 +218,46 @@ cdef const real *panels(
     const PackedWeights *to, Memory *memory, Matrix w, ptrdiff_t K, const int *order,
     ptrdiff_t blocks,
 ) noexcept nogil:
-    """pack_gates of w (gates * H, K)."""
-    cdef real *packed = carve(memory, blocks * to.size.Hp, K)
+    """pack_gate_weights of w (gates * H, K)."""
+    cdef real *packed = carve(memory, blocks * to.size.Hp, to.kernels.weight_rows(K))
     if packed != NULL and K:
-        to.kernels.pack_gates(
+        to.kernels.pack_gate_weights(
             packed, w.data, w.row_stride, w.column_stride, to.size.H, K, order, blocks)
     return packed
+
+
+cdef Matrix as_multiplied(
+    const PackedWeights *to, Memory *memory, Matrix w, ptrdiff_t N, ptrdiff_t K,
+) noexcept nogil:
+    """w (N, K), in int8 rounded: what the backward call is to multiply with."""
+    cdef ptrdiff_t n
+    cdef real *rounded
+    if to.kernels.rounded_weights == NULL or w.data == NULL:
+        return w
+    rounded = carve(memory, N, K)
+    if rounded != NULL:
+        for n in range(N):
+            to.kernels.rounded_weights(
+                rounded + n * K, w.data + n * w.row_stride, w.column_stride, K)
+    return Matrix(rounded, K, 1)
 
 
 cdef const real *pack_bias(
     const PackedWeights *to, Memory *memory, Matrix b, const int *order,
 ) noexcept nogil:
     """A row of gates (P, 4, LANES)."""
+    cdef real *packed
     if b.data == NULL:
         return carve_zeros(memory, 1, to.size.Z)
+    packed = carve(memory, 1, to.size.Z)
+    if packed == NULL:
+        return NULL
     if to.kind == RNN:
-        return columns(to, memory, b, 1, to.size.H)
-    return panels(to, memory, transposed(b), 1, order, 4)
+        to.kernels.pack_columns(packed, b.data, b.row_stride, b.column_stride, 1, to.size.H)
+    else:
+        to.kernels.pack_gates(
+            packed, b.data, b.column_stride, b.row_stride, to.size.H, 1, order, 4)
+    return packed
 
 
 cdef const real *pack_peephole(
@@ -277,14 +300,28 @@ cdef const real *pack_norm(const PackedWeights *to, Memory *memory, Matrix norm)
     return packed
 
 
+cdef inline bint is_within_1(const activation *a) noexcept nogil:
+    return a.kind in (SIGMOID, TANH, HARD_SIGMOID, SOFTSIGN)
+
+
+cdef bint is_bounded(const PackedWeights *of, const Given *given) noexcept nogil:
+    """Whether |h| <= 1 if |h_0| is."""
+    cdef const cell_options *options = &of.options
+    if has_c(of.kind):
+        return (given.w_proj.data == NULL and is_within_1(&options.gate)
+                and is_within_1(&options.output))
+    return is_within_1(&options.gate) and (of.kind == RNN or is_within_1(&options.candidate))
+
+
 cdef void pack(PackedWeights *to, Memory *memory, const Given *given) noexcept nogil:
     """Pack what the forward step needs, or measure it; kernels, kind, options, size are set."""
     cdef const Sizes *n = &to.size
     cdef Matrix w_ih = given.w_ih, w_hh = given.w_hh
     cdef const int *bias_order = LSTM_ORDER
+    to.options.bounded = is_bounded(to, given)
     if to.kind == RNN:
-        to.w_ih = columns(to, memory, transposed(w_ih), n.I, n.H)
-        to.w_hh = columns(to, memory, transposed(w_hh), n.R, n.H)
+        to.w_ih = columns(to.kernels, memory, transposed(w_ih), n.I, n.H)
+        to.w_hh = columns(to.kernels, memory, transposed(w_hh), n.R, n.H)
     elif to.kind == GRU:
         bias_order = GRU_ORDER
         to.w_ih = panels(to, memory, w_ih, n.I, GRU_ORDER, 3)
@@ -293,7 +330,8 @@ cdef void pack(PackedWeights *to, Memory *memory, const Given *given) noexcept n
         bias_order = RESET_BEFORE_ORDER
         to.w_ih = panels(to, memory, w_ih, n.I, RESET_BEFORE_ORDER, 3)
         to.w_hh = panels(to, memory, w_hh, n.R, AS_GIVEN, 2)
-        to.options.w_hn = columns(to, memory, transposed(from_row(w_hh, 2 * n.H)), n.H, n.H)
+        to.options.w_hn = columns(
+            to.kernels, memory, transposed(from_row(w_hh, 2 * n.H)), n.H, n.H)
     elif to.options.coupled:
         bias_order = COUPLED_BIAS_ORDER
         to.w_ih = panels(to, memory, w_ih, n.I, AS_GIVEN, 3)
@@ -307,20 +345,36 @@ cdef void pack(PackedWeights *to, Memory *memory, const Given *given) noexcept n
     if given.layer_norm.data != NULL:
         to.options.norm = pack_norm(to, memory, given.layer_norm)
     if given.w_proj.data != NULL:
-        to.options.w_proj = columns(to, memory, transposed(given.w_proj), n.H, n.R)
+        to.options.w_proj = columns(to.kernels, memory, transposed(given.w_proj), n.H, n.R)
     set_parts(to)
 
 
 cdef void pack_backward(PackedWeights *to, Memory *memory, const Given *given) noexcept nogil:
     """Pack what the backward step needs besides, or measure it."""
     cdef const Sizes *n = &to.size
-    to.w_ih_columns = columns(to, memory, given.w_ih, n.N, n.I)
-    to.w_hh_columns = columns(to, memory, given.w_hh, n.N_h, n.R)
+    cdef const kernel_table *k = to.backward_kernels
+    cdef Matrix w_hh = as_multiplied(to, memory, given.w_hh, n.N, n.R)
+    cdef Matrix w_proj = as_multiplied(to, memory, given.w_proj, n.R, n.H)
+    to.w_ih_columns = columns(
+        k, memory, as_multiplied(to, memory, given.w_ih, n.N, n.I), n.N, n.I)
+    to.w_hh_columns = columns(k, memory, w_hh, n.N_h, n.R)
     if given.w_proj.data != NULL:
-        to.options.w_proj_columns = columns(to, memory, given.w_proj, n.R, n.H)
+        to.options.w_proj_columns = columns(k, memory, w_proj, n.R, n.H)
     if to.kind == GRU_RESET_BEFORE:
-        to.options.w_hn_columns = columns(
-            to, memory, from_row(given.w_hh, n.N_h), n.H, n.H)
+        to.options.w_hn_columns = columns(k, memory, from_row(w_hh, n.N_h), n.H, n.H)
+
+
+cdef int set_compute_dtype(PackedWeights *to, str compute_dtype, ptrdiff_t most) except -1:
+    """Multiply in fewer bits; `most` is the largest number of products in a sum."""
+    if sizeof(real) == sizeof(double):
+        raise TypeError(f"compute_dtype: expected None in float64, got {compute_dtype!r}")
+    to.kernels = <const kernel_table *>kernels_in(compute_dtype)
+    if to.kernels.rounded_weights == NULL:
+        to.backward_kernels = to.kernels
+    elif most > MOST_INT8_PRODUCTS:
+        raise ValueError(
+            f"compute_dtype: int8 takes at most {MOST_INT8_PRODUCTS} inputs and units, got {most}")
+    return 0
 
 
 cdef class Weights:
@@ -339,7 +393,7 @@ cdef class Weights:
         self, str cell, const real[:, :] w_ih, const real[:, :] w_hh, const real[:, :] b, *,
         bint reset_after=True, const real[:, :] peephole=None, const real[:, :] w_proj=None,
         const real[:, ::1] layer_norm=None, bint coupled=False, clip=None, cell_clip=None,
-        proj_clip=None, tuple activations, isa=None,
+        proj_clip=None, tuple activations, isa=None, str compute_dtype=None,
     ):
         """b is (1, its length); activations are tuples of kind, alpha, beta.
 
@@ -351,10 +405,12 @@ cdef class Weights:
         cdef Memory memory = Memory(NULL, 0)
         cdef Given given
         cdef Buffer buffer
-        packed.kernels = kernels()
+        packed.kernels = packed.backward_kernels = kernels()
         if isa is not None:
-            packed.kernels = <const kernel_table *>kernels_named(
+            packed.kernels = packed.backward_kernels = <const kernel_table *>kernels_named(
                 isa, sizeof(real) == sizeof(double))
+        if compute_dtype is not None:
+            set_compute_dtype(packed, compute_dtype, max(I, R, N // 4))
         options.clip = bound_of(clip)
         options.cell_clip = bound_of(cell_clip)
         options.proj_clip = bound_of(proj_clip)

@@ -11,7 +11,7 @@ c) What a peer changes in its library (number of threads, mostly) it puts back i
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from fastlstm._commands.bench.peers.base import Fastlstm, Peer
+from fastlstm._commands.bench.peers.base import Fastlstm, Peer, Unrounded
 from fastlstm._commands.bench.peers.onnx_models import ONNXRuntime, OpenVINO
 from fastlstm._commands.bench.peers.pytorch import FastlstmTorch, Torch
 from fastlstm._commands.bench.peers.xla import JAX
@@ -19,9 +19,9 @@ from fastlstm._commands.bench.peers.xla import JAX
 __all__ = ["OWN", "PEERS", "Fastlstm", "Peer", "opened"]
 
 PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (FastlstmTorch, Torch, ONNXRuntime, OpenVINO, JAX)
+    peer.name: peer for peer in (Unrounded, FastlstmTorch, Torch, ONNXRuntime, OpenVINO, JAX)
 }
-OWN = (Fastlstm.name, FastlstmTorch.name)  # to which no library is compared
+OWN = (Fastlstm.name, Unrounded.name, FastlstmTorch.name)  # to which no library is compared
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 import fastlstm
 from fastlstm import training
 from fastlstm._args.cells import PLAIN
+from fastlstm._args.numbers import COMPUTE_DTYPES
 from fastlstm._commands.bench.measure import ADAM, KINDS, Call, Problem
 
 
@@ -17,6 +18,7 @@ class Peer:
     """A library under measurement. Subclasses override `prepare`, and `close` if they must."""
 
     name: ClassVar[str]  # of the module, the table's column and the command's option
+    compute_dtypes: ClassVar[tuple[str | None, ...]] = (None,)
     needs: ClassVar[tuple[str, ...]] = ()  # other modules
     kinds: ClassVar[tuple[str, ...]] = KINDS
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
@@ -24,7 +26,7 @@ class Peer:
     def __init__(self, threads: int):
         """Import the library and let it use this number of threads."""
         self.threads = threads
-        self.module: Any = importlib.import_module(self.name)
+        self.module: Any = importlib.import_module(self.name.split("-")[0])
         for name in self.needs:
             importlib.import_module(name)
 
@@ -35,7 +37,11 @@ class Peer:
 
     def supports(self, problem: Problem) -> bool:
         """Return whether the library can do this."""
-        return problem.case.kind in self.kinds and problem.dtype.name in self.dtypes
+        return (
+            problem.case.kind in self.kinds
+            and problem.dtype.name in self.dtypes
+            and problem.compute_dtype in self.compute_dtypes
+        )
 
     def prepare(self, problem: Problem) -> Call:
         """Return the call to time.
@@ -55,6 +61,7 @@ class Fastlstm(Peer):
     """The package itself."""
 
     name = "fastlstm"
+    compute_dtypes: ClassVar[tuple[str | None, ...]] = (None, *COMPUTE_DTYPES)
 
     def __init__(self, threads: int):
         super().__init__(threads)
@@ -63,7 +70,9 @@ class Fastlstm(Peer):
 
     def prepare(self, problem: Problem) -> Call:
         kind, _, B, I, H, cell = problem.case
-        layer = getattr(fastlstm, cell.upper())(I, H, dtype=problem.dtype)
+        layer = getattr(fastlstm, cell.upper())(
+            I, H, dtype=problem.dtype, compute_dtype=self._compute_dtype(problem)
+        )
         layer.params["weight_ih_l0"][...] = problem.w_ih
         layer.params["weight_hh_l0"][...] = problem.w_hh
         layer.params["bias_l0"][...] = problem.b
@@ -84,8 +93,22 @@ class Fastlstm(Peer):
             return _fit(layer, problem)
         return train if problem.trains else forward
 
+    def _compute_dtype(self, problem: Problem) -> str | None:
+        return problem.compute_dtype
+
     def close(self) -> None:
         fastlstm.set_num_threads(self._before)
+
+
+class Unrounded(Fastlstm):
+    """The package itself in float32, where the others compute in less."""
+
+    name = "fastlstm-f32"
+    dtypes = ("float32",)
+    compute_dtypes: ClassVar[tuple[str | None, ...]] = COMPUTE_DTYPES
+
+    def _compute_dtype(self, problem: Problem) -> None:
+        return None
 
 
 def _parts(params: dict[str, NDArray[Any]], problem: Problem) -> list[NDArray[Any]]:

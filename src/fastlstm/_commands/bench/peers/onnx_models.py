@@ -1,8 +1,11 @@
 """ONNX Runtime and OpenVINO as peers: both run the same ONNX model."""
 
 import importlib
+import logging
+import tempfile
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,19 +58,26 @@ def onnx_model(problem: Problem) -> bytes:
 
 
 class ONNXRuntime(Peer):
-    """ONNX Runtime, by the operators LSTM, GRU and RNN."""
+    """ONNX Runtime, by the operators LSTM, GRU and RNN; in int8 by DynamicQuantizeLSTM."""
 
     name = "onnxruntime"
     needs = ("onnx",)
+    compute_dtypes: ClassVar[tuple[str | None, ...]] = (None, "int8")
     kinds = ("forward", "step")
     dtypes = ("float32",)
+
+    def supports(self, problem: Problem) -> bool:
+        """Return whether the library can do this; in int8 it has the LSTM only."""
+        return super().supports(problem) and (
+            problem.compute_dtype is None or problem.case.cell == "lstm"
+        )
 
     def prepare(self, problem: Problem) -> Call:
         options = self.module.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         session = self.module.InferenceSession(
-            onnx_model(problem), options, providers=["CPUExecutionProvider"]
+            self._model(problem), options, providers=["CPUExecutionProvider"]
         )
         zeros = np.zeros((1, problem.case.B, problem.case.H), problem.dtype)
         states = PLAIN[problem.case.cell].states
@@ -84,12 +94,33 @@ class ONNXRuntime(Peer):
 
         return step if problem.case.kind == "step" else forward
 
+    def _model(self, problem: Problem) -> bytes:
+        model = onnx_model(problem)
+        if problem.compute_dtype is None:
+            return model
+        onnx: Any = importlib.import_module("onnx")
+        tools: Any = importlib.import_module("onnxruntime.quantization")
+        logging.disable(logging.WARNING)  # advice for other models
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "int8.onnx"
+                tools.quantize_dynamic(
+                    onnx.load_from_string(model),
+                    path,
+                    per_channel=True,
+                    weight_type=tools.QuantType.QInt8,
+                )
+                return path.read_bytes()
+        finally:
+            logging.disable(logging.NOTSET)
+
 
 class OpenVINO(Peer):
     """OpenVINO, which reads the same ONNX model."""
 
     name = "openvino"
     needs = ("onnx",)
+    compute_dtypes: ClassVar[tuple[str | None, ...]] = (None, "bfloat16")
     kinds = ("forward", "step")
     dtypes = ("float32",)
 
@@ -103,7 +134,7 @@ class OpenVINO(Peer):
                 "INFERENCE_NUM_THREADS": self.threads,
                 "NUM_STREAMS": 1,
                 "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_PRECISION_HINT": "bf16" if problem.compute_dtype else "f32",
                 "ENABLE_CPU_PINNING": False,  # pinned, it loses most when other work is about
             },
         )

@@ -1,0 +1,11 @@
+# AVX-512, int8.
+# cython: language_level=3, cdivision=True
+
+cdef extern from *:
+    """
+    #define FASTLSTM_INT8
+    #include "simd/avx512.h"
+    """
+    ctypedef float real
+
+include "_kernels.pxi"

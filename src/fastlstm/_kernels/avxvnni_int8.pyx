@@ -1,0 +1,11 @@
+# AVX2 and vpdpbusd of AVX-VNNI, int8.
+# cython: language_level=3, cdivision=True
+
+cdef extern from *:
+    """
+    #define FASTLSTM_INT8
+    #include "simd/avx2.h"
+    """
+    ctypedef float real
+
+include "_kernels.pxi"

@@ -1,0 +1,11 @@
+# NEON, int8.
+# cython: language_level=3, cdivision=True
+
+cdef extern from *:
+    """
+    #define FASTLSTM_INT8
+    #include "simd/neon.h"
+    """
+    ctypedef float real
+
+include "_kernels.pxi"

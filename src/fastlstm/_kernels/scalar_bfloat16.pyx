@@ -1,0 +1,11 @@
+# Scalar, bfloat16.
+# cython: language_level=3, cdivision=True
+
+cdef extern from *:
+    """
+    #define FASTLSTM_BFLOAT16
+    #include "simd/scalar.h"
+    """
+    ctypedef float real
+
+include "_kernels.pxi"
