@@ -124,7 +124,7 @@ def gru_forward(
     ----------
     x, w_ih, w_hh, b, h_0, lengths, resets, reverse, reset_after, clip, zoneout_h, dropout_h
         As of `fastlstm.gru_forward`.
-    activations, training
+    activations, compute_dtype, training
         As of `fastlstm.gru_forward`.
 
     Returns

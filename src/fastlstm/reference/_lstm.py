@@ -89,7 +89,9 @@ def lstm_forward(
     ----------
     x, w_ih, w_hh, b, h_0, c_0, lengths, resets, reverse, peephole, w_proj, layer_norm
         As of `fastlstm.lstm_forward`.
-    coupled, clip, cell_clip, proj_clip, zoneout_h, zoneout_c, dropout_h, activations, training
+    coupled, clip, cell_clip, proj_clip, zoneout_h, zoneout_c, dropout_h, activations
+        As of `fastlstm.lstm_forward`.
+    compute_dtype, training
         As of `fastlstm.lstm_forward`.
 
     Returns

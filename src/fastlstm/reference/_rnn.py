@@ -61,7 +61,7 @@ def rnn_forward(
     ----------
     x, w_ih, w_hh, b, h_0, lengths, resets, reverse, nonlinearity, clip, zoneout_h, dropout_h
         As of `fastlstm.rnn_forward`.
-    training
+    compute_dtype, training
         As of `fastlstm.rnn_forward`.
 
     Returns
