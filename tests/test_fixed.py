@@ -346,6 +346,7 @@ def test_a_tampered_state_of_a_linear_map_is_refused(changes, error, message):
         Linear.__new__(Linear).__setstate__(linear.__getstate__() | changes)
 
 
+@pytest.mark.filterwarnings("ignore:.*learnt nothing")
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("kind", ["LSTMClassifier", "LSTMRegressor"])
 def test_an_estimator_learns_on_after_a_copy(tmp_path, how, kind):

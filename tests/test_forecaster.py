@@ -390,6 +390,7 @@ class TestFiles:
         assert loaded.loss_curve_ == model.loss_curve_
         assert loaded.partial_fit(data).n_iter_ == 4
 
+    @pytest.mark.filterwarnings("ignore:.*learnt nothing")
     @pytest.mark.parametrize("cls", [LSTMClassifier, LSTMRegressor])
     def test_supervised(self, rng, tmp_path, cls):
         pytest.importorskip("safetensors")

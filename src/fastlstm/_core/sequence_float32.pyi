@@ -109,6 +109,7 @@ class BackwardCall:
 def run_forward(calls: list[ForwardCall], chained: bool = False) -> int: ...
 def run_backward(calls: list[BackwardCall], chained: bool = False) -> int: ...
 
+@disjoint_base
 class Stack:
     def __init__(
         self,

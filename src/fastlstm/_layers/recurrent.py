@@ -165,7 +165,7 @@ class Recurrent(Fixed):
     recurrent_dropout: float
     zoneout_h: float
     zoneout_c: float = 0.0
-    compute_dtype = option("compute_dtype")
+    compute_dtype: str | None = option("compute_dtype")
     dtype: np.dtype
     _cell: Cell
     _cell_options: dict[str, Any]

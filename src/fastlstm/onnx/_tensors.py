@@ -94,7 +94,8 @@ def read_tensor(
         if there != size:
             raise ValueError(f"expected {size} bytes, as its dims say, got {there}")
         budget.take("data", size)
-        return numpy_helper.to_array(tensor)
+        array: NDArray[Any] = numpy_helper.to_array(tensor)
+        return array
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{label}: {error}") from error
 
