@@ -47,7 +47,6 @@ cdef void tile_gates(
                 n, panels)
             r += n
         p += panels
-    end_tiles()
 
 
 cdef void fused_step(
@@ -96,7 +95,6 @@ cdef void fused_step(
                             s.z + (j - r + q) * PANEL, s.c_prev + j * s.c_stride + unit,
                             <int>(s.H - unit))
             r += n
-    end_tiles()
 
 
 # --- LSTM -----------------------------------------------------------------------------------------

@@ -291,6 +291,7 @@ cdef void run_chunk(void *lines, int i) noexcept nogil:
         store_outputs(job, share, s)
         if not job.fused:
             z += rows_of_z(job, share, s) * job.size.Z
+    job.kernels.end_task()
     if end < line.count:
         line.end = chunk_end(line, end)
     team_store(&line.begin, end)
