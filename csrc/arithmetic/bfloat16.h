@@ -122,7 +122,7 @@ static inline void round_row(operand *to, const real *a, ptrdiff_t K)
 #define PAIR_ROWS_AFTER(K) (K)
 #endif
 
-/* Bytes of `rows` rounded rows; a tile of AMX may read one more. */
+/* Bytes of `rows` rounded rows, and of one more. */
 static inline size_t rounded_bytes(ptrdiff_t rows, ptrdiff_t K)
 {
     return ((size_t)(rows + 1) * OPERANDS(K) * sizeof(operand) + 63) / 64 * 64;
