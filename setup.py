@@ -7,6 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -42,7 +43,7 @@ FURTHER_FLAGS = {
 # No contraction: fma stands where it is meant, so that bits do not depend on the compiler's choice.
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fvisibility=hidden"]
-INCLUDE_DIRS = ["csrc", f"{PACKAGE}/include"]
+INCLUDE_DIRS = ["csrc", f"{PACKAGE}/include", numpy.get_include()]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -63,7 +64,10 @@ def extension(name, *sources, flags=()):
         f"fastlstm.{name}",
         sources,
         include_dirs=INCLUDE_DIRS,
-        define_macros=[("CYTHON_CCOMPLEX", "0")],  # <complex.h> would define I, our input size
+        define_macros=[
+            ("CYTHON_CCOMPLEX", "0"),  # <complex.h> would define I, our input size
+            ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+        ],
         depends=sorted({str(file) for source in sources for file in included(Path(source))}),
         extra_compile_args=list(flags),
     )
@@ -89,6 +93,7 @@ class BuildExt(build_ext):
     def finalize_options(self):
         """Use every core unless told otherwise."""
         super().finalize_options()
+        self.symbols = self.inplace or self.editable_mode  # not in a wheel; `run` forgets `inplace`
         self.parallel = self.parallel or CORES
 
     def build_extensions(self):
@@ -98,7 +103,7 @@ class BuildExt(build_ext):
                 ext.extra_compile_args = FLAGS + ext.extra_compile_args
                 if sys.platform.startswith("linux"):
                     ext.extra_link_args = ["-pthread"]
-                    if not (self.inplace or self.editable_mode):  # a wheel: no symbols
+                    if not self.symbols:
                         ext.extra_link_args.append("-Wl,-s")
             self.find_compiler()
         else:  # vector code is written for gcc and clang

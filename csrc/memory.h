@@ -31,4 +31,26 @@ static inline size_t size_padded(size_t size)
     return size_plus(size, 63) == NO_SIZE ? NO_SIZE : (size + 63) & ~(size_t)63;
 }
 
+/* The parts of one piece of memory lie side by side, where an overflow from one into the next would
+ * be invisible to the address sanitizer. In its builds a gap follows each part, which is closed:
+ * to touch it is an error that it reports. */
+#if defined(__SANITIZE_ADDRESS__)
+#define MEMORY_GAPS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define MEMORY_GAPS 1
+#endif
+#endif
+
+#ifdef MEMORY_GAPS
+#include <sanitizer/asan_interface.h>
+#define MEMORY_GAP ((size_t)64)
+static inline void memory_open(void *memory, size_t size) { ASAN_UNPOISON_MEMORY_REGION(memory, size); }
+static inline void memory_close(void *memory, size_t size) { ASAN_POISON_MEMORY_REGION(memory, size); }
+#else
+#define MEMORY_GAP ((size_t)0)
+static inline void memory_open(void *memory, size_t size) { (void)memory; (void)size; }
+static inline void memory_close(void *memory, size_t size) { (void)memory; (void)size; }
+#endif
+
 #endif

@@ -162,8 +162,8 @@ MUTANTS = [
     Mutant(
         "ragged rows: the state of another row",
         CORE,
-        "            b = batch_row(steps, j)\n            for unit in range(state.shape[1]):",
-        "            b = j\n            for unit in range(state.shape[1]):",
+        "batch_row(steps, j) * state.stride_b\n        for unit in range(state.F):\n            o",
+        "j * state.stride_b\n        for unit in range(state.F):\n            o",
     ),
     Mutant(
         "ragged rows: the stride of the batch where rows are gathered",

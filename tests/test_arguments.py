@@ -1,11 +1,15 @@
 """Wrong arguments of the array API raise at once, and the message names them."""
 
+import re
+
 import numpy as np
 import pytest
 from cells import PLAIN
 
-from fastlstm import reference
+import fastlstm
+from fastlstm import capi, reference, training
 from fastlstm._args.arrays import check_gru, check_lstm, check_rnn
+from fastlstm.exchange._arrays import to_array
 
 T, B, I, H = 5, 3, 7, 4
 ZEROS = np.zeros
@@ -185,3 +189,44 @@ def test_checked_arrays_are_the_ones_given(cell):
     arguments = base(cell)
     checked = CHECK[cell](**arguments)
     assert all(getattr(checked, name) is array for name, array in arguments.items())
+
+
+@pytest.mark.parametrize("cell", FORWARD)
+@pytest.mark.parametrize("module", [reference, fastlstm])
+def test_masked_arrays_are_refused_instead_of_read_without_their_mask(module, cell):
+    forward = getattr(module, f"{cell}_forward")
+    for name, array in (base(cell) | {"lengths": np.array([1, 2, 3])}).items():
+        masked = np.ma.masked_array(array, mask=array == array.flat[0])
+        with pytest.raises(TypeError, match=f"^{name}: expected an array without a mask"):
+            forward(**base(cell) | {name: masked})
+    tape = forward(**base(cell), training=True).tape
+    with pytest.raises(TypeError, match=r"^dy: expected an array without a mask"):
+        getattr(module, f"{cell}_backward")(tape, np.ma.zeros((T, B, H), "f4"))
+
+
+MASKED = np.ma.masked_array(ZEROS((1, 2, 1), "f4"), mask=[[[0], [1]]])
+NET = fastlstm.LSTM(1, 2, rng=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("x", lambda: NET(MASKED)),
+        ("x", lambda: NET.forward(MASKED)),
+        ("state", lambda: NET(ZEROS((1, 1, 1), "f4"), (np.ma.zeros((1, 1, 2), "f4"), None))),
+        ("x_t", lambda: NET.stream(2).step(MASKED[0])),
+        ("out", lambda: NET.stream(2).step(MASKED.data[0], np.ma.zeros((2, 2), "f4"))),
+        ("w_ih", lambda: capi.Plan("rnn", MASKED[0], ZEROS((2, 2), "f4"))),
+        ("x", lambda: training.Linear(1, 1, rng=0).forward(MASKED)),
+        ("prediction", lambda: training.mse_loss(MASKED, MASKED.data)),
+        ("target", lambda: training.mse_loss(MASKED.data, MASKED)),
+        ("classes", lambda: training.cross_entropy_loss(ZEROS((2, 3)), np.ma.array([0, 1]))),
+        ("mask", lambda: training.mse_loss(ZEROS(2), ZEROS(2), mask=np.ma.array([True, False]))),
+        ("gradients[0]", lambda: training.clip_grad_norm([np.ma.array([1.0])], 1)),
+        ("parameters[0]", lambda: training.SGD([np.ma.array([1.0])], 1)),
+        ("weight", lambda: to_array("weight", MASKED)),
+    ],
+)
+def test_masked_arrays_are_refused_everywhere(name, call):
+    with pytest.raises(TypeError, match=f"^{re.escape(name)}.*: expected an array without a mask"):
+        call()

@@ -4,6 +4,7 @@ import math
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -22,6 +23,9 @@ from fastlstm.estimators._sequences import Sequences
 from fastlstm.estimators._supervised import Labelled
 from fastlstm.layers import CELLS
 from fastlstm.training import Adam, mse_loss
+
+# most fits here have three epochs
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
 @parametrize_with_checks(
@@ -231,6 +235,47 @@ class TestTraining:
     def test_bad_settings(self, rng, settings, name):
         with pytest.raises(ValueError, match=name):
             quick(LSTMRegressor, **settings).fit(rng.standard_normal((9, 4)), np.arange(9.0))
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_what_lies_in_the_middle_is_remembered(self, seed):
+        """As on GunPoint, where the defaults stayed at the loss of guessing: see _network.py."""
+        rng, T = np.random.default_rng(seed), 60
+        y = np.arange(160) % 2
+        pulse = np.exp(-np.square((np.arange(T) - T // 2) / 8))
+        X = np.where(y, 1.0, 0.5)[:, None] * pulse + 0.02 * rng.standard_normal((160, T))
+        model = LSTMClassifier(random_state=seed).fit(X[:60], y[:60])
+        assert model.score(X[60:], y[60:]) > 0.95
+
+    @pytest.mark.parametrize("early_stopping", [False, True])
+    @pytest.mark.parametrize("cls", [LSTMClassifier, LSTMRegressor])
+    def test_a_fit_that_learnt_nothing_says_so(self, rng, cls, early_stopping):
+        X, y = ragged(rng, 80)
+        settings = {"early_stopping": early_stopping, "max_iter": 20, "learning_rate": 0.02}
+        with pytest.warns(
+            ConvergenceWarning, match=rf"{cls.__name__} learnt nothing in \d+ epochs"
+        ):
+            quick(cls, **settings | {"learning_rate": 0.0}).fit(X, rng.permutation(y).astype(int))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            quick(cls, **settings).fit(X, y.astype(int))
+            quick(cls).fit(X, np.zeros(80, int))  # nothing is to be learnt
+
+    def test_masked_arrays_are_refused(self, rng):
+        X, y = rng.standard_normal((20, 6)), np.arange(20) % 2
+        masked = np.ma.masked_array(X, mask=X > 1)
+        for cls in (LSTMClassifier, LSTMRegressor):
+            with pytest.raises(TypeError, match=r"^X: expected an array without a mask"):
+                quick(cls).fit(masked, y)
+            with pytest.raises(TypeError, match=r"^X\[0\]: expected an array without a mask"):
+                quick(cls).fit(list(masked), y)
+            with pytest.raises(TypeError, match=r"^y: expected an array without a mask"):
+                quick(cls).fit(X, np.ma.masked_array(y))
+        model = LSTMForecaster(max_iter=1)
+        for call in (model.fit, model.backtest):
+            with pytest.raises(TypeError, match=r"^X: expected an array without a mask"):
+                call(masked)
+            with pytest.raises(TypeError, match=r"^y: expected an array without a mask"):
+                call(X, np.ma.masked_array(y))
 
     def test_progress_bar(self, rng, capsys):
         pytest.importorskip("tqdm")

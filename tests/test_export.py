@@ -10,20 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cells import each_layer
+from export.targets import TARGETS, Target, self_test, size_of
 from helpers import assert_close, assert_same_bits, forced_isa, normal
 
 import fastlstm
 import fastlstm.export
 from fastlstm.__main__ import main
 from fastlstm._args.numbers import ACTIVATIONS
-from fastlstm.export._vectors import EXP, EXPM1_2, FORMAT
+from fastlstm.export._activations import EXP, EXPM1_2, FORMAT
 from fastlstm.training import Linear
 
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 WARNINGS = ["-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Werror"]
 EXACT = ["-ffp-contract=off"]
 FAST = ["-O3", "-march=native", "-ffp-contract=fast"]
-TARGETS = {"plain C": ["-DNET_LANES=1"], "generic": [], "native": ["-march=native"]}
+VECTORS = {"plain C": ["-DNET_LANES=1"], "generic": [], "native": ["-march=native"]}
+
+HOST = Target(COMPILERS[:1], [], [], "gcc")
 
 pytestmark = pytest.mark.skipif(not COMPILERS, reason="needs gcc or clang")
 
@@ -72,11 +75,11 @@ def trained(layer, rng):
 
 
 @each_layer
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", VECTORS)
 def test_the_bits_are_those_of_the_scalar_kernels(tmp_path, cell, dtype, rng, target):
     layer = trained(cell.layer(3, 19, num_layers=2, dtype=dtype), rng)
     x = normal(rng, (30, 3), dtype, 2)
-    library = compiled(tmp_path, layer, *TARGETS[target])
+    library = compiled(tmp_path, layer, *VECTORS[target])
     actual, desired = run(library, layer, x), by_python(layer, x)
     if dtype == np.float64 and "activations" in repr(layer):  # scaled_tanh is no longer libm's
         assert_close(actual, desired, 1e-14)
@@ -175,23 +178,13 @@ ALL_IN_ONE = [
 ]
 
 
-def self_test(folder, command, *run):
-    """Compile the self-test, run it, and return what it prints."""
-    program = folder / "program"
-    flags = ["-O2", *EXACT, "-DNET_TEST", "net.c", "-o", program]
-    subprocess.run([*command, *flags], cwd=folder, check=True)
-    done = subprocess.run([*run, program], capture_output=True, text=True, timeout=60, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("language", ["-std=c99", "-std=c11", "-xc++ -std=c++17"])
 @pytest.mark.parametrize("storage", [None, "bfloat16"])
 def test_no_compiler_warns_and_the_self_test_passes(tmp_path, compiler, language, storage):
     fastlstm.export.c(tmp_path / "net.c", ALL_IN_ONE, name="net", storage=storage)
-    command = [compiler, *language.split(), *WARNINGS]
-    assert "24 of 24 values have the same bits" in self_test(tmp_path, command)
+    target = Target([compiler, *language.split(), *WARNINGS], [], [], compiler)
+    assert "24 of 24 values have the same bits" in self_test(target, tmp_path)
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
@@ -208,49 +201,27 @@ def test_a_self_test_that_fails_says_so(tmp_path):
         text.replace("state) { memset(state, 0,", "state) { memset(state, 60,")
     )
     with pytest.raises(AssertionError, match="largest difference"):
-        self_test(tmp_path, [COMPILERS[0]])
+        self_test(HOST, tmp_path)
 
 
-HERE = Path(__file__).parent / "export"
-CORTEX = ["arm-none-eabi-gcc", "-mthumb", "-mfloat-abi=hard", "--specs=rdimon.specs"]
-CORTEX += ["-Wl,--section-start=.vectors=0", HERE / "cortex_m.c"]
-QEMU_M = ["qemu-system-arm", "-nographic", "-semihosting-config", "enable=on,target=native"]
-WASI = ["node", "--no-warnings", "--experimental-wasi-unstable-preview1", HERE / "wasi.mjs"]
-EMULATED = {
-    "aarch64": (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"]),
-    "armv7": (["arm-linux-gnueabihf-gcc", "-static"], ["qemu-arm"]),
-    "riscv64": (["riscv64-linux-gnu-gcc", "-static"], ["qemu-riscv64"]),
-    "cortex-m4f": (
-        [*CORTEX, "-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16"],
-        [*QEMU_M, "-M", "mps2-an386", "-kernel"],
-    ),
-    "cortex-m7": (
-        [*CORTEX, "-mcpu=cortex-m7", "-mfpu=fpv5-sp-d16"],
-        [*QEMU_M, "-M", "mps2-an500", "-kernel"],
-    ),
-    "wasm32": (["clang", "--target=wasm32-wasi"], WASI),
-    "wasm32 simd": (["clang", "--target=wasm32-wasi", "-msimd128"], WASI),
-}
-
-
-@pytest.mark.parametrize("target", EMULATED)
-def test_the_same_bits_on_other_targets(tmp_path, target):
-    compiler, emulator = EMULATED[target]
-    for tool in (compiler[0], emulator[0]):
-        if not shutil.which(tool):
-            pytest.skip(f"needs {tool}")
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_same_bits_on_other_targets(tmp_path, name):
+    if missing := TARGETS[name].missing():
+        pytest.skip(f"needs {missing}")
     fastlstm.export.c(tmp_path / "net.c", ALL_IN_ONE, name="net")
-    if "wasm32" in target:
-        probe = subprocess.run(
-            [*compiler, "-x", "c", "-", "-o", tmp_path / "probe"],
-            input="int main(void) { return 0; }",
-            text=True,
-            capture_output=True,
-            check=False,
-        )
-        if probe.returncode:
-            pytest.skip("needs wasi-libc and the runtime library of clang for wasm32")
-    assert "24 of 24 values have the same bits" in self_test(tmp_path, compiler, *emulator)
+    assert "24 of 24 values have the same bits" in self_test(TARGETS[name], tmp_path)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_flash_and_ram_are_what_weights_and_state_take(tmp_path, name):
+    if missing := TARGETS[name].missing():
+        pytest.skip(f"needs {missing}")
+    fastlstm.export.c(tmp_path / "net.c", fastlstm.LSTM(1, 40, rng=0), name="net")
+    size = size_of(TARGETS[name], tmp_path)
+    weights = 4 * 4 * 40 * (1 + 40 + 1)
+    assert weights <= size.constants < weights + 1500
+    assert size.state == 2 * 4 * 40
+    assert 500 < size.code < 6000
 
 
 def test_a_single_header(tmp_path):
@@ -350,7 +321,7 @@ def test_the_command(tmp_path, capsys):
     model, path = tmp_path / "model.safetensors", tmp_path / "net.c"
     files.save(ALL_IN_ONE, model)
     assert main(["export", str(model), str(path), "--name", "net"]) == 0
-    assert "24 of 24" in self_test(tmp_path, [COMPILERS[0]])
+    assert "24 of 24" in self_test(HOST, tmp_path)
     assert main(["export", str(model), str(path)]) == 1
     assert "--force replaces it" in capsys.readouterr().err
     assert main(["export", str(path), str(path), "--force"]) == 1

@@ -250,7 +250,7 @@ WRONG = [  # layer, what is changed in its state, error, beginning of the messag
     ("lstm", {"flat": [0.0] * 240}, TypeError, "flat"),
     ("lstm", {"flat": b"\0" * 4 * 240}, TypeError, "flat"),
     ("lstm", {"_cell_options": {}}, ValueError, "state"),
-    ("lstm", {"_core": None}, ValueError, "state"),
+    ("lstm", {"_stack": None}, ValueError, "state"),
     ("lstm", {"params": {}}, ValueError, "state"),
     ("lstm", {"reset_after": False}, ValueError, "state"),
     ("lstm", {"output_size": 3}, ValueError, "state"),
@@ -346,20 +346,27 @@ def test_a_tampered_state_of_a_linear_map_is_refused(changes, error, message):
         Linear.__new__(Linear).__setstate__(linear.__getstate__() | changes)
 
 
-@pytest.mark.parametrize("how", ["deepcopy", "pickle", "joblib"])
-def test_an_estimator_learns_on_after_a_copy(tmp_path, how):
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("kind", ["LSTMClassifier", "LSTMRegressor"])
+def test_an_estimator_learns_on_after_a_copy(tmp_path, how, kind):
+    """What is mapped from a file for reading becomes memory of its own first."""
     pytest.importorskip("sklearn")
-    from fastlstm.estimators import LSTMClassifier
+    from fastlstm import estimators
 
     rng = np.random.default_rng(0)
     x, y = normal(rng, (20, 5, 2)), rng.integers(0, 2, 20)
-    model = LSTMClassifier(hidden_size=4, max_iter=1, random_state=0).fit(x, y)
+    model = getattr(estimators, kind)(4, max_iter=30, dropout=0.2, random_state=0).fit(x, y)
     twin = duplicate(how, model, tmp_path / "model")
-    for each in (model, twin):
-        before = each.predict_proba(x)
+    before = twin.predict(x)
+    assert_same_bits(before, model.predict(x))
+    flat = twin._network.layers.flat
+    kept = flat.copy()
+    for each in (model, twin, model, twin):
         each.partial_fit(x, y)
-        assert not np.array_equal(each.predict_proba(x), before)
-    assert_same_bits(twin.predict_proba(x), model.predict_proba(x))
+    assert_same_bits(twin.predict(x), model.predict(x))
+    assert_same_bits(twin._network.layers.flat, model._network.layers.flat)
+    assert not np.array_equal(twin._network.layers.flat, kept)
+    assert np.array_equal(flat, kept) == ("mapped" in how)
 
 
 # --- optimisers -----------------------------------------------------------------------------------
@@ -377,6 +384,17 @@ def test_an_optimizer_is_copied_with_the_modules_it_updates(tmp_path, how, optim
         assert_same_bits(copied.flat, module.flat)
         assert not np.shares_memory(copied.flat, module.flat)
     assert not np.array_equal(modules[0].flat, make("gru").flat)
+
+
+def test_an_optimizer_of_what_is_mapped_for_reading_says_so(tmp_path):
+    linear = Linear(3, 2, rng=0)
+    twin, optimizer = duplicate("joblib, mapped", (linear, Adam([linear])), tmp_path / "both")
+    with raises_of("parameters[0]"):
+        optimizer.step([np.ones_like(twin.flat)])
+    assert optimizer.t == 0
+    twin, optimizer = copy.deepcopy((twin, optimizer))
+    optimizer.step([np.ones_like(twin.flat)])
+    assert not np.array_equal(twin.flat, linear.flat)
 
 
 @pytest.mark.parametrize(

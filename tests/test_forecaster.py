@@ -9,7 +9,9 @@ from sklearn.metrics import mean_pinball_loss
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 
 from fastlstm.estimators import LSTMClassifier, LSTMForecaster, LSTMRegressor
-from fastlstm.estimators._baseline import Autoregression, Baseline, Smoothing, period_of
+from fastlstm.estimators._baseline import Autoregression, Baseline
+from fastlstm.estimators._season import period_of
+from fastlstm.estimators._smoothing import Holt, Level, Seasonal, Smoothing, Theta
 from fastlstm.estimators._windows import Scale, Series, Windows
 from fastlstm.training import quantile_loss
 
@@ -37,6 +39,18 @@ class TestBaseline:
     def test_a_random_walk_has_no_season(self, rng):
         assert period_of(rng.normal(size=300).cumsum()) == 1
 
+    def test_a_slow_drift_has_no_season(self, rng):
+        """Its differences resemble their neighbours: there are bumps, and no peak."""
+        drift = np.zeros(200)
+        for t in range(1, 200):
+            drift[t] = 0.95 * drift[t - 1] + rng.normal()
+        assert period_of((drift + 2 * rng.normal(size=200)).cumsum()) == 1
+
+    def test_a_year_of_weeks_in_noise(self, rng):
+        t = np.arange(1000)
+        y = 0.1 * t + 8 * np.sin(2 * np.pi * t / 52) + rng.normal(size=1000)
+        assert abs(period_of(y) - 52) <= 1
+
     @pytest.mark.parametrize("n", [2, 3, 5, 9, 13, 20])
     def test_short_series(self, n):
         forecast = Baseline(np.full(n, 7.0), 3)(np.full((1, n), 7.0))
@@ -54,18 +68,49 @@ class TestBaseline:
         weights = Autoregression(y).weights
         np.testing.assert_allclose(weights[-2:], [-0.5, 1.2], atol=0.06)
 
-    def test_smoothing_is_its_recursion(self, rng):
+    @pytest.mark.parametrize("kind", [Smoothing, Level, Theta, Holt])
+    def test_smoothing_is_its_recursion(self, rng, kind):
         y = rng.normal(size=60).cumsum()
-        model = Smoothing(y)
+        model = kind(y)
         level, trend = y[0], (y[5] - y[0]) / 5
+        drift = np.polyfit(np.arange(60), y, 1)[0] / 2 if kind is Theta else 0
         for value in y[1:]:
-            error = value - level - model.damping * trend
+            error = value - level - model.damping * trend - drift
             level, trend = (
-                level + model.damping * trend + model.level * error,
+                level + model.damping * trend + drift + model.level * error,
                 model.damping * trend + model.level * model.trend * error,
             )
         expected = level + trend * np.cumsum(model.damping ** np.arange(1, 4))
+        expected += drift * np.arange(1, 4)
         np.testing.assert_allclose(model.forecast(y[np.newaxis], 3)[0], expected)
+
+    def test_seasonal_smoothing_is_its_recursion(self, rng):
+        y = 0.5 * T[:100] + np.resize(rng.normal(size=7), 100) + 0.3 * rng.normal(size=100)
+        model = Seasonal(y, 7)
+        means = y[:21].reshape(3, 7).mean(axis=1)
+        trend = (means[2] - means[0]) / 14
+        level = means[0] + 3 * trend
+        season = (y[:21].reshape(3, 7) - trend * np.arange(21).reshape(3, 7)).mean(axis=0)
+        season -= season.mean()
+        for t in range(7, 100):
+            error = y[t] - level - model.damping * trend - season[t % 7]
+            level += model.damping * trend + model.level * error
+            trend = model.damping * trend + model.level * model.trend * error
+            season[t % 7] += model.season * error
+        steps = np.arange(10)
+        expected = (
+            level + trend * np.cumsum(model.damping ** (1 + steps)) + season[(100 + steps) % 7]
+        )
+        np.testing.assert_allclose(model.forecast(y[np.newaxis], 10)[0], expected)
+
+    def test_constants_are_the_best_of_the_grid(self, rng):
+        """statsmodels finds hardly better ones."""
+        smoothing = pytest.importorskip("statsmodels.tsa.holtwinters")
+        y = (rng.normal(size=200) + 0.4 * np.arange(200)).cumsum()
+        ours = Holt(y)
+        fit = smoothing.ExponentialSmoothing(y, trend="add").fit()
+        squared, _, _ = ours._run(y[np.newaxis])
+        assert squared[0] < 1.1 * fit.sse
 
 
 class TestQuantileLoss:

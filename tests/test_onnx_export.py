@@ -48,7 +48,8 @@ def make(name, **options):
 def make_call(rng, layer, T=T, B=B):
     """Return x, state and lengths."""
     x = normal(rng, (B, T, I) if layer.batch_first else (T, B, I), layer.dtype)
-    states = [normal(rng, a.shape, layer.dtype) for a in layer._empty_state(B) if a is not None]
+    shapes = layer._state_shapes(B)[: len(layer._cell.states)]
+    states = [normal(rng, shape, layer.dtype) for shape in shapes]
     lengths = rng.integers(1, T + 1, B)  # ONNX Runtime loses the state of a row without steps
     return x, tuple(states) if len(states) == 2 else states[0], lengths
 

@@ -56,6 +56,11 @@ if TYPE_CHECKING:
 def get_include() -> str:
     """Return the folder of ``fastlstm.h``, for the include path of a C or Cython extension.
 
+    Returns
+    -------
+    str
+        The folder's path.
+
     Examples
     --------
     >>> import os

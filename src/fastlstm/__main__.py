@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = _parser().parse_args(argv)
-        return arguments.run(arguments)
+        return int(arguments.run(arguments))
     except CommandError as error:
         with contextlib.suppress(OSError):
             print(end="", flush=True)  # what was found before it failed comes first

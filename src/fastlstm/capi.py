@@ -86,11 +86,11 @@ class API(ctypes.Structure):
 
 
 # what fastlstm_import() of the header looks for
-capsule_f32 = sequence_float32.C_API_CAPSULE
-capsule_f64 = sequence_float64.C_API_CAPSULE
+capsule_f32: Any = sequence_float32.C_API_CAPSULE
+capsule_f64: Any = sequence_float64.C_API_CAPSULE
 
-f32 = API.from_address(sequence_float32.C_API_ADDRESS)
-f64 = API.from_address(sequence_float64.C_API_ADDRESS)
+f32: API = API.from_address(sequence_float32.C_API_ADDRESS)
+f64: API = API.from_address(sequence_float64.C_API_ADDRESS)
 
 
 class _Memory:
@@ -191,14 +191,15 @@ class Plan:
             kind, alpha, beta = number_of(activation)
             setattr(layer, role, Activation(1 + kind, alpha, beta))
 
-        self.input_size, self.hidden_size = layer.input_size, layer.hidden_size
-        self.output_size = layer.proj_size or layer.hidden_size
-        self.functions = f32 if w_ih.dtype == np.float32 else f64
+        self.input_size: int = layer.input_size
+        self.hidden_size: int = layer.hidden_size
+        self.output_size: int = layer.proj_size or layer.hidden_size
+        self.functions: API = f32 if w_ih.dtype == np.float32 else f64
         address = c_void_p()
         status = self.functions.create(ctypes.byref(address), ctypes.byref(layer))
         if status:
             self._raise(status)
-        self.address = address.value
+        self.address: int | None = address.value
         weakref.finalize(self, self.functions.destroy, self.address).atexit = False
 
     def _raise(self, status: int) -> None:
@@ -214,6 +215,16 @@ class Plan:
         """Return the memory of a new ``fastlstm_state`` of zeros; it keeps the plan alive.
 
         Do not copy it to use the copy: a state points into itself.
+
+        Parameters
+        ----------
+        batch_size : int
+            Rows, B, at least 1.
+
+        Returns
+        -------
+        array of uint8
+            Aligned as the C API wants it.
         """
         B = check_size("batch_size", batch_size)
         state = self._memory(self.functions.state_size(self.address, B), "batch_size")
@@ -223,12 +234,34 @@ class Plan:
         return state
 
     def workspace(self, T: int, B: int) -> NDArray[np.uint8]:
-        """Return memory for a call of at most T steps of B rows."""
+        """Return memory for a call of at most T steps of B rows.
+
+        Parameters
+        ----------
+        T, B : int
+            Steps and rows.
+
+        Returns
+        -------
+        array of uint8
+            Aligned as the C API wants it.
+        """
         T, B = check_size("T", T, 0), check_size("B", B)
         return self._memory(self.functions.workspace_size(self.address, T, B), "T, B")
 
     def tape(self, T: int, B: int) -> NDArray[np.uint8]:
-        """Return memory for a ``fastlstm_tape`` of T steps of B rows; it keeps the plan alive."""
+        """Return memory for a ``fastlstm_tape`` of T steps of B rows; it keeps the plan alive.
+
+        Parameters
+        ----------
+        T, B : int
+            Steps and rows.
+
+        Returns
+        -------
+        array of uint8
+            Aligned as the C API wants it.
+        """
         T, B = check_size("T", T, 0), check_size("B", B)
         return self._memory(self.functions.tape_size(self.address, T, B), "T, B")
 

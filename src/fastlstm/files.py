@@ -32,8 +32,8 @@ from fastlstm.training import Linear
 try:
     from safetensors import SafetensorError, safe_open
     from safetensors.numpy import save as to_bytes
-except ImportError as error:
-    raise ImportError("fastlstm.files needs safetensors: pip install safetensors") from error
+except ImportError as _error:
+    raise ImportError("fastlstm.files needs safetensors: pip install safetensors") from _error
 
 __all__ = ["load", "save"]
 
@@ -78,7 +78,7 @@ def save(layer: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -
     GRU(3, 8, num_layers=2)
     """
     about: dict[str, Any] = {"version": VERSION}
-    params: dict[str, NDArray] = {}
+    params: dict[str, NDArray[Any]] = {}
     if type(layer).__module__.startswith("fastlstm.estimators."):
         from fastlstm.estimators._stored import to_store
 
@@ -139,7 +139,7 @@ def load(path: str | os.PathLike[str], *, rng: np.random.Generator | int | None 
         raise ValueError(f"{path}: {str(error)[:LONGEST]}") from error
 
 
-def _read(path: str) -> tuple[str, dict[str, NDArray]]:
+def _read(path: str) -> tuple[str, dict[str, NDArray[Any]]]:
     """Return our metadata and the tensors."""
     with open(path, "rb"):
         pass  # for a plainer OSError than safetensors has
@@ -164,7 +164,9 @@ def _check_version(text: str) -> dict[str, Any]:
     return about
 
 
-def _assembled(about: dict[str, Any], params: dict[str, NDArray], rng: np.random.Generator) -> Any:
+def _assembled(
+    about: dict[str, Any], params: dict[str, NDArray[Any]], rng: np.random.Generator
+) -> Any:
     if "estimator" in about:
         return _estimator(about, params)
     if "network" not in about:
@@ -172,7 +174,7 @@ def _assembled(about: dict[str, Any], params: dict[str, NDArray], rng: np.random
     network = about["network"]
     if not isinstance(network, list) or not network or len(network) > len(params):
         raise ValueError(f"network: expected a list of layers, got {network!r}")
-    parts: list[dict[str, NDArray]] = [{} for _ in network]
+    parts: list[dict[str, NDArray[Any]]] = [{} for _ in network]
     for name, array in params.items():
         place, _, own = name.partition(".")
         if not place.isascii() or not place.isdigit() or int(place) >= len(network):
@@ -181,7 +183,7 @@ def _assembled(about: dict[str, Any], params: dict[str, NDArray], rng: np.random
     return [_layer(each, own, rng) for each, own in zip(network, parts, strict=True)]
 
 
-def _layer(about: Any, params: dict[str, NDArray], rng: np.random.Generator) -> Layer:
+def _layer(about: Any, params: dict[str, NDArray[Any]], rng: np.random.Generator) -> Layer:
     if not isinstance(about, dict):
         raise ValueError(f"layer: expected cell and config, got {about!r}")
     if about.get("cell") == "linear":
@@ -190,7 +192,7 @@ def _layer(about: Any, params: dict[str, NDArray], rng: np.random.Generator) -> 
     return assemble(cell, params, config | {"rng": rng})
 
 
-def _linear(config: Any, params: dict[str, NDArray]) -> Linear:
+def _linear(config: Any, params: dict[str, NDArray[Any]]) -> Linear:
     """Return a linear map; no memory is asked for before every array has its shape."""
     if not isinstance(config, dict) or config.keys() != LINEAR:
         raise ValueError(f"config: expected {', '.join(sorted(LINEAR))}, got {config!r}")
@@ -233,7 +235,7 @@ def _check_about(about: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return cell, config
 
 
-def _estimator(about: dict[str, Any], arrays: dict[str, NDArray]) -> Any:
+def _estimator(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
     from fastlstm.estimators._stored import from_store
 
     try:

@@ -6,7 +6,7 @@ its docstring; the same in NumPy, line by line, in `fastlstm.reference`.
 
 from __future__ import annotations  # so that help() shows names
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,12 +30,19 @@ from fastlstm._core.calls import (
     run_forward,
 )
 
+Gradients = TypeVar("Gradients", LSTMGradients, GRUGradients, RNNGradients)
+
 
 class Tape:
     """What a backward function needs of its forward call.
 
     It keeps copies of the weights and of the hidden states, but only a reference to `x`: leave `x`
     as it is until the backward call. A tape may be used any number of times.
+
+    Parameters
+    ----------
+    cell, core_tape, given, reverse
+        Of the function that made it.
 
     Attributes
     ----------
@@ -56,13 +63,15 @@ class Tape:
     @property
     def nbytes(self) -> int:
         """Memory that the tape holds."""
-        return self._core_tape.nbytes
+        return int(self._core_tape.nbytes)
 
     def __repr__(self) -> str:
         return f"<Tape of {self.cell} over x {self._shapes['x']}, {self.nbytes / 1e6:.1f} MB>"
 
 
-def _forward(cell: str, a: Any, reverse: bool, training: bool, **options: Any):
+def _forward(
+    cell: str, a: Any, reverse: bool, training: bool, **options: Any
+) -> tuple[NDArray[Any], NDArray[Any], Any, Tape | None]:
     """Return y, h_n, c_n and the tape for checked arguments."""
     core = CORES[a.x.dtype]
     weights = make_weights(core, cell, a.w_ih, a.w_hh, a.b, **options)
@@ -94,12 +103,12 @@ def _forward(cell: str, a: Any, reverse: bool, training: bool, **options: Any):
 
 def _backward(
     cell: str,
-    result: Any,
+    result: type[Gradients],
     tape: object,
     dy: ArrayLike | None,
     dh_n: ArrayLike | None,
     dc_n: ArrayLike | None = None,
-):
+) -> Gradients:
     """Return the gradients of each argument of `cell` that is a field of `result`."""
     if not isinstance(tape, Tape) or tape.cell != cell:
         got = f"that of {tape.cell}_forward" if isinstance(tape, Tape) else type(tape).__name__
@@ -111,7 +120,7 @@ def _backward(
     dy = check_optional("dy", dy, (T, B, R), dtype)
     dh_n = check_optional("dh_n", dh_n, (B, R), dtype)
     dc_n = check_optional("dc_n", dc_n, (B, H), dtype)
-    gradients: dict[str, NDArray | None] = dict.fromkeys(result._fields)
+    gradients: dict[str, NDArray[Any] | None] = dict.fromkeys(result._fields)
     gradients |= {name: np.zeros(shapes[name], dtype) for name in gradients if name in shapes}
     states = {name: gradients.pop(name) for name in ("h_0", "c_0") if name in gradients}
     dx = gradients.pop("x")
@@ -126,7 +135,8 @@ def _backward(
         dinitial=(states["h_0"], states.get("c_0")),
         gradients=gradients,
     )
-    return result(x=dx, **states, **gradients)
+    found: Any = {"x": dx, **states, **gradients}
+    return result(**found)
 
 
 def lstm_forward(
@@ -218,7 +228,8 @@ def lstm_forward(
         rounds x, h and weights, sums exactly, and goes backward in float32, straight through the
         rounding (quantisation-aware training).
     training : bool
-        Keep the tape that `lstm_backward` needs.
+        Keep the tape that `lstm_backward` needs. It refers to `x`, which must stay as it is until
+        then; of all else it has copies.
 
     Returns
     -------
@@ -385,12 +396,16 @@ def gru_forward(
         only with `reset_after`.
     h_0 : (B, H) array, optional
         The state before the first step; zeros if not given.
+    lengths, resets, reverse
+        As in `lstm_forward`.
     reset_after : bool
         Where the reset gate acts: on the recurrent product (PyTorch, cuDNN, Keras, ONNX with
         ``linear_before_reset=1``) or on the state before it (Cho et al., ONNX's default).
+    clip, zoneout_h, dropout_h
+        As in `lstm_forward`.
     activations : tuple of two
         Those of the gates and of the candidate n, as in `lstm_forward`.
-    lengths, resets, reverse, clip, zoneout_h, dropout_h, compute_dtype, training
+    compute_dtype, training
         As in `lstm_forward`.
 
     Returns
@@ -524,9 +539,11 @@ def rnn_forward(
         The bias; PyTorch's and ONNX's two biases are one here, their sum.
     h_0 : (B, H) array, optional
         The state before the first step; zeros if not given.
+    lengths, resets, reverse
+        As in `lstm_forward`.
     nonlinearity : str or (name, alpha[, beta])
         One of the activations of `lstm_forward`.
-    lengths, resets, reverse, clip, zoneout_h, dropout_h, compute_dtype, training
+    clip, zoneout_h, dropout_h, compute_dtype, training
         As in `lstm_forward`.
 
     Returns

@@ -3,12 +3,12 @@
 from __future__ import annotations  # so that help() shows names
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastlstm._args.numbers import ActivationLike
+from fastlstm._args.numbers import Activation, ActivationLike
 from fastlstm._layers.recurrent import Gradients, Recurrent, Tape, option
 
 __all__ = ["GRU", "LSTM", "RNN", "Gradients", "Tape"]
@@ -35,20 +35,6 @@ class LSTM(Recurrent):
         Run a second set of weights from each sequence's end; ``y`` has both outputs side by side.
     reverse : bool
         Run from each sequence's end to its start, in one direction; ``y`` is in the order of time.
-    input_dropout, recurrent_dropout : float
-        Probabilities of variational dropout (Gal & Ghahramani 2016, arXiv:1512.05287) on the input
-        of each layer and on h where it is fed back: one mask for all steps of a sequence.
-    zoneout_h : float
-        Probability that a unit keeps its old h for a step (Krueger et al. 2017,
-        arXiv:1606.01305). Outside `forward`, the expectation stands in for the draw.
-    compute_dtype : None, "bfloat16" or "int8"
-        In which numbers are multiplied, see `lstm_forward`; all arrays stay float32. `forward`
-        and `backward` of int8 are quantisation-aware training.
-    dtype : float32 or float64
-        Of the parameters and of all arrays that go in and out.
-    rng : None, int or numpy.random.Generator
-        For the initial parameters, uniform in +-1/sqrt(H) as PyTorch's, and for the masks of
-        dropout and zoneout, which only `forward` draws.
     proj_size : int
         Size R of a projection of h (Sak, Senior & Beaufays 2014, arXiv:1402.1128); 0 for none.
     peephole : bool
@@ -61,10 +47,24 @@ class LSTM(Recurrent):
         Bound of the input of every activation, as ONNX's; for inference only.
     cell_clip, proj_clip : float, optional
         Bounds of the cell state and of the projection.
+    zoneout_h : float
+        Probability that a unit keeps its old h for a step (Krueger et al. 2017,
+        arXiv:1606.01305). Outside `forward`, the expectation stands in for the draw.
     zoneout_c : float
         As zoneout_h, for the cell state.
+    input_dropout, recurrent_dropout : float
+        Probabilities of variational dropout (Gal & Ghahramani 2016, arXiv:1512.05287) on the input
+        of each layer and on h where it is fed back: one mask for all steps of a sequence.
     activations : tuple of three
         Of the gates, the candidate g and the output, see `lstm_forward`.
+    compute_dtype : None, "bfloat16" or "int8"
+        In which numbers are multiplied, see `lstm_forward`; all arrays stay float32. `forward`
+        and `backward` of int8 are quantisation-aware training.
+    dtype : float32 or float64
+        Of the parameters and of all arrays that go in and out.
+    rng : None, int or numpy.random.Generator
+        For the initial parameters, uniform in +-1/sqrt(H) as PyTorch's, and for the masks of
+        dropout and zoneout, which only `forward` draws.
     forget_bias : float, optional
         Initial bias of the forget gates; 1 is a common choice (Jozefowicz, Zaremba & Sutskever
         2015), long lags ask for more: see docs/long-lag.md.
@@ -100,10 +100,12 @@ class LSTM(Recurrent):
     ((10, 2, 8), (1, 2, 8))
     """
 
-    cell = "lstm"
+    cell: ClassVar[str] = "lstm"
     proj_size: int
-    clip, cell_clip, proj_clip = option("clip"), option("cell_clip"), option("proj_clip")
-    activations = option("activations")
+    clip: float | None = option("clip")
+    cell_clip: float | None = option("cell_clip")
+    proj_clip: float | None = option("proj_clip")
+    activations: tuple[Activation, ...] = option("activations")
 
     def __init__(
         self,
@@ -183,15 +185,18 @@ class GRU(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse
-    input_dropout, recurrent_dropout, zoneout_h, compute_dtype, dtype, rng
         As of `LSTM`.
     reset_after : bool
         Whether the reset gate acts on the recurrent product (PyTorch, cuDNN, Keras' default), which
         then has a bias of its own, or on the state that enters it (Cho et al., ONNX's default).
     clip : float, optional
         Bound of the input of every activation, as ONNX's; for inference only.
+    zoneout_h, input_dropout, recurrent_dropout
+        As of `LSTM`.
     activations : tuple of two
         Of the gates and of the candidate n, see `lstm_forward`.
+    compute_dtype, dtype, rng
+        As of `LSTM`.
 
     Attributes
     ----------
@@ -216,8 +221,9 @@ class GRU(Recurrent):
     ((10, 2, 8), (1, 2, 8))
     """
 
-    cell = "gru"
-    clip, activations = option("clip"), option("activations")
+    cell: ClassVar[str] = "gru"
+    clip: float | None = option("clip")
+    activations: tuple[Activation, ...] = option("activations")
 
     def __init__(
         self,
@@ -266,13 +272,16 @@ class RNN(Recurrent):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse
-    input_dropout, recurrent_dropout, zoneout_h, compute_dtype, dtype, rng
+    input_size, hidden_size, num_layers
         As of `LSTM`.
     nonlinearity : str or tuple
         ``"tanh"``, ``"relu"`` or another activation, see `lstm_forward`.
+    bias, batch_first, dropout, bidirectional, reverse
+        As of `LSTM`.
     clip : float, optional
         Bound of the input of the activation, as ONNX's; for inference only.
+    zoneout_h, input_dropout, recurrent_dropout, compute_dtype, dtype, rng
+        As of `LSTM`.
 
     Attributes
     ----------
@@ -296,8 +305,8 @@ class RNN(Recurrent):
     ((10, 2, 8), (1, 2, 8))
     """
 
-    cell = "rnn"
-    clip = option("clip")
+    cell: ClassVar[str] = "rnn"
+    clip: float | None = option("clip")
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ COLOURS = ("#c8401f", "#2f6f9f", "#5a8f3c", "#8a5fa8", "#b8860b", "#555555")
 
 
 def gates(
-    trace: Mapping[str, Mapping[str, NDArray]],
+    trace: Mapping[str, Mapping[str, NDArray[Any]]],
     *,
     layer: str = "l0",
     row: int = 0,
@@ -112,7 +112,7 @@ def gates(
     return ax
 
 
-def gradient_flow(flows: Mapping[str, Mapping[str, NDArray]], ax: Axes | None = None) -> Axes:
+def gradient_flow(flows: Mapping[str, Mapping[str, NDArray[Any]]], ax: Axes | None = None) -> Axes:
     """Draw the size of gradients over the lag: how many steps before the loss they are taken.
 
     Parameters
@@ -245,6 +245,7 @@ def training_curve(estimator: Any, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
+        With a line for each curve.
 
     Raises
     ------
@@ -273,7 +274,7 @@ def training_curve(estimator: Any, ax: Axes | None = None) -> Axes:
     return _finished(ax)
 
 
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Any:
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     if ax is not None:
         return ax
     try:
@@ -283,7 +284,7 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Any:
     return pyplot.figure(figsize=size, dpi=130, layout="constrained").add_subplot()
 
 
-def _finished(ax: Any) -> Any:
+def _finished(ax: Axes) -> Axes:
     """Return axes of lines with their grid and legend."""
     ax.grid(color="#d9d9d9", linewidth=0.6)
     ax.set_axisbelow(True)

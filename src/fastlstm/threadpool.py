@@ -21,33 +21,57 @@ Examples
 from fastlstm._version import __version__
 
 try:
-    from threadpoolctl import LibController, register  # type: ignore[import]
-except ImportError as error:
+    from threadpoolctl import LibController, register
+except ImportError as _error:
     raise ImportError(
         "fastlstm.threadpool needs threadpoolctl 3.2 or later: pip install 'threadpoolctl>=3.2'"
-    ) from error
+    ) from _error
 
 __all__ = ["FastlstmController"]
 
 
 class FastlstmController(LibController):
-    """What threadpoolctl asks of a library; the limit holds for the whole process."""
+    """What threadpoolctl asks of a library; the limit holds for the whole process.
+
+    Parameters
+    ----------
+    filepath, prefix, parent
+        Threadpoolctl's own: it makes these objects.
+    """
 
     user_api = "fastlstm"
     internal_api = "fastlstm"
-    filename_prefixes = ("runtime.",)
-    check_symbols = ("fastlstm_get_num_threads", "fastlstm_set_num_threads")
+    filename_prefixes: tuple[str, ...] = ("runtime.",)
+    check_symbols: tuple[str, ...] = ("fastlstm_get_num_threads", "fastlstm_set_num_threads")
 
     def get_num_threads(self) -> int:
-        """Return the largest number of threads that a call may use."""
-        return self.dynlib.fastlstm_get_num_threads()
+        """Return the largest number of threads that a call may use.
+
+        Returns
+        -------
+        int
+            Threads.
+        """
+        return int(self.dynlib.fastlstm_get_num_threads())
 
     def set_num_threads(self, num_threads: int) -> None:
-        """Set the largest number of threads that a call may use."""
+        """Set the largest number of threads that a call may use.
+
+        Parameters
+        ----------
+        num_threads : int
+            At least 1.
+        """
         self.dynlib.fastlstm_set_num_threads(num_threads)
 
     def get_version(self) -> str:
-        """Return the version of fastlstm."""
+        """Return the version of fastlstm.
+
+        Returns
+        -------
+        str
+            As `fastlstm.__version__`.
+        """
         return __version__
 
 

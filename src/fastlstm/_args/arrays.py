@@ -9,6 +9,7 @@ c) This is the only place where arguments are checked (numbers and activations: 
    Everything below relies on it. Which shape each array has stands in `_args.cells`.
 """
 
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,24 +30,24 @@ REAL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 class LSTMArguments(NamedTuple):
     """The checked arguments of one LSTM layer in one direction."""
 
-    x: NDArray
-    w_ih: NDArray
-    w_hh: NDArray
-    b: NDArray | None
-    h_0: NDArray | None
-    c_0: NDArray | None
+    x: NDArray[Any]
+    w_ih: NDArray[Any]
+    w_hh: NDArray[Any]
+    b: NDArray[Any] | None
+    h_0: NDArray[Any] | None
+    c_0: NDArray[Any] | None
     lengths: NDArray[np.intp] | None
     resets: NDArray[np.bool_] | None
-    peephole: NDArray | None
-    w_proj: NDArray | None
-    layer_norm: NDArray | None
+    peephole: NDArray[Any] | None
+    w_proj: NDArray[Any] | None
+    layer_norm: NDArray[Any] | None
     coupled: bool
     clip: float | None
     cell_clip: float | None
     proj_clip: float | None
-    zoneout_h: float | NDArray | None
-    zoneout_c: float | NDArray | None
-    dropout_h: NDArray | None
+    zoneout_h: float | NDArray[Any] | None
+    zoneout_c: float | NDArray[Any] | None
+    dropout_h: NDArray[Any] | None
     activations: tuple[Activation, ...]  # gates, candidate, output
     compute_dtype: str | None
 
@@ -54,17 +55,17 @@ class LSTMArguments(NamedTuple):
 class GRUArguments(NamedTuple):
     """The checked arguments of one GRU layer in one direction."""
 
-    x: NDArray
-    w_ih: NDArray
-    w_hh: NDArray
-    b: NDArray | None
-    h_0: NDArray | None
+    x: NDArray[Any]
+    w_ih: NDArray[Any]
+    w_hh: NDArray[Any]
+    b: NDArray[Any] | None
+    h_0: NDArray[Any] | None
     lengths: NDArray[np.intp] | None
     resets: NDArray[np.bool_] | None
     reset_after: bool
     clip: float | None
-    zoneout_h: float | NDArray | None
-    dropout_h: NDArray | None
+    zoneout_h: float | NDArray[Any] | None
+    dropout_h: NDArray[Any] | None
     activations: tuple[Activation, ...]  # gates, candidate
     compute_dtype: str | None
 
@@ -72,21 +73,21 @@ class GRUArguments(NamedTuple):
 class RNNArguments(NamedTuple):
     """The checked arguments of one layer of a plain RNN in one direction."""
 
-    x: NDArray
-    w_ih: NDArray
-    w_hh: NDArray
-    b: NDArray | None
-    h_0: NDArray | None
+    x: NDArray[Any]
+    w_ih: NDArray[Any]
+    w_hh: NDArray[Any]
+    b: NDArray[Any] | None
+    h_0: NDArray[Any] | None
     lengths: NDArray[np.intp] | None
     resets: NDArray[np.bool_] | None
     nonlinearity: Activation
     clip: float | None
-    zoneout_h: float | NDArray | None
-    dropout_h: NDArray | None
+    zoneout_h: float | NDArray[Any] | None
+    dropout_h: NDArray[Any] | None
     compute_dtype: str | None
 
 
-def check_real_dtype(name: str, value: DTypeLike) -> np.dtype:
+def check_real_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     """Return `value` as one of the two dtypes."""
     dtype = np.dtype(value)
     if dtype not in REAL_DTYPES:
@@ -94,28 +95,41 @@ def check_real_dtype(name: str, value: DTypeLike) -> np.dtype:
     return dtype
 
 
-def check_computes_in(name: str, value: Any, dtype: np.dtype) -> None:
+def check_computes_in(name: str, value: Any, dtype: np.dtype[Any]) -> None:
     """Raise unless `value` is a compute dtype that arrays of this dtype can be multiplied in."""
     if check_compute_dtype(name, value) is not None and dtype != np.float32:
         raise TypeError(f"{name}: expected None with {dtype}, got {value!r}")
 
 
-def _as_array(name: str, value: ArrayLike) -> NDArray:
+def refuse_mask(name: str, value: object) -> None:
+    """Raise TypeError for a masked array: all that reads it as an array ignores its mask."""
+    ma = sys.modules.get("numpy.ma")  # who has none need not import them
+    if ma is not None and isinstance(value, ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected an array without a mask, got a masked array, of which the mask "
+            "would be ignored; fill it, or say otherwise what does not count (lengths, mask, NaN)"
+        )
+
+
+def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
     """Return what NumPy makes of `value`; what others say where it fails says not of which."""
+    if type(value) is np.ndarray:
+        return value
     if getattr(value, "requires_grad", False):
         raise TypeError(
             f"{name}: expected no requires_grad, since PyTorch's gradients do not pass through "
             f"here: use fastlstm.torch, or {name}.detach()"
         )
+    refuse_mask(name, value)
     try:
         return np.asarray(value)
     except (RuntimeError, TypeError, ValueError) as error:
         raise type(error)(f"{name}: expected an array of numbers: {error}") from error
 
 
-def check_real(name: str, value: ArrayLike) -> NDArray:
+def check_real(name: str, value: ArrayLike) -> NDArray[Any]:
     """Return `value` as a native float32 or float64 array."""
-    array = value if type(value) is np.ndarray else _as_array(name, value)
+    array = as_array(name, value)
     if array.dtype not in REAL_DTYPES:
         native = array.dtype.newbyteorder("=")
         if native not in REAL_DTYPES:
@@ -124,7 +138,7 @@ def check_real(name: str, value: ArrayLike) -> NDArray:
     return array
 
 
-def check_dtype(name: str, value: ArrayLike, dtype: np.dtype) -> NDArray:
+def check_dtype(name: str, value: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return `value` as a native array of this dtype."""
     array = check_real(name, value)
     if array.dtype != dtype:
@@ -132,7 +146,9 @@ def check_dtype(name: str, value: ArrayLike, dtype: np.dtype) -> NDArray:
     return array
 
 
-def check_array(name: str, value: ArrayLike, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
+def check_array(
+    name: str, value: ArrayLike, shape: tuple[int, ...], dtype: np.dtype
+) -> NDArray[Any]:
     """Return `value` as a native array of exactly this shape and dtype."""
     if type(value) is np.ndarray and value.dtype == dtype and value.shape == shape:
         # dtype equality takes byte order into account
@@ -147,12 +163,12 @@ def check_array(name: str, value: ArrayLike, shape: tuple[int, ...], dtype: np.d
 
 def check_optional(
     name: str, value: ArrayLike | None, shape: tuple[int, ...], dtype: np.dtype
-) -> NDArray | None:
+) -> NDArray[Any] | None:
     """As `check_array`, with None passed through."""
     return None if value is None else check_array(name, value, shape, dtype)
 
 
-def check_sequence(name: str, value: ArrayLike) -> NDArray:
+def check_sequence(name: str, value: ArrayLike) -> NDArray[Any]:
     """Return `value` as a native real array of three dimensions (T, B, I)."""
     array = check_real(name, value)
     if array.ndim != 3:
@@ -163,7 +179,7 @@ def check_sequence(name: str, value: ArrayLike) -> NDArray:
     return array
 
 
-def hint_of_one_sequence(name: str, array: NDArray, batch_first: bool = False) -> str:
+def hint_of_one_sequence(name: str, array: NDArray[Any], batch_first: bool = False) -> str:
     """Return how to make one sequence (T, I) a batch, to stand at the end of a message."""
     axes = "" if batch_first else ":, "
     return f"; for one sequence take {name}[{axes}np.newaxis]" if array.ndim == 2 else ""
@@ -173,7 +189,7 @@ def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp]
     """Return a copy of `lengths`, which nobody else can change, as (B,) integers in [0, T]."""
     if lengths is None:
         return None
-    array = np.array(lengths, order="C")
+    array = np.array(as_array("lengths", lengths), order="C")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths: expected integers, got {array.dtype}")
     if array.shape != (B,):
@@ -185,7 +201,7 @@ def check_lengths(lengths: ArrayLike | None, T: int, B: int) -> NDArray[np.intp]
 
 def check_resets(resets: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return a copy of `resets`, which nobody else can change, as bool of exactly this shape."""
-    array = np.array(resets)
+    array = np.array(as_array("resets", resets))
     if array.dtype != np.bool_:
         raise TypeError(f"resets: expected bool, got {array.dtype}")
     if array.shape != shape:
@@ -195,7 +211,7 @@ def check_resets(resets: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]
 
 def check_zoneout(
     name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype
-) -> float | NDArray | None:
+) -> float | NDArray[Any] | None:
     """Return a number in [0, 1] as a Python float, masks in [0, 1] as an array, None as it is."""
     if is_number(value):
         if not 0 <= value <= 1:
@@ -207,7 +223,7 @@ def check_zoneout(
     return masks
 
 
-def check_recurrent(w_hh: ArrayLike, blocks: int, columns: str) -> tuple[NDArray, int]:
+def check_recurrent(w_hh: ArrayLike, blocks: int, columns: str) -> tuple[NDArray[Any], int]:
     """Return `w_hh`, of which only the number of rows is checked, and H."""
     array = check_real("w_hh", w_hh)
     if array.ndim == 0 or array.shape[0] % blocks or not array.shape[0]:
@@ -216,7 +232,7 @@ def check_recurrent(w_hh: ArrayLike, blocks: int, columns: str) -> tuple[NDArray
     return array, array.shape[0] // blocks
 
 
-def check_projection(w_proj: ArrayLike, H: int, dtype: np.dtype) -> NDArray:
+def check_projection(w_proj: ArrayLike, H: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return `w_proj` as an array (R, H)."""
     array = check_real("w_proj", w_proj)
     if array.ndim != 2 or not array.shape[0] or array.shape[1] != H:
@@ -264,75 +280,75 @@ def _check(kind: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_lstm(
-    x,
-    w_ih,
-    w_hh,
-    b=None,
-    h_0=None,
-    c_0=None,
+    x: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b: Any = None,
+    h_0: Any = None,
+    c_0: Any = None,
     *,
-    lengths=None,
-    resets=None,
-    peephole=None,
-    w_proj=None,
-    layer_norm=None,
-    coupled=False,
-    clip=None,
-    cell_clip=None,
-    proj_clip=None,
-    zoneout_h=None,
-    zoneout_c=None,
-    dropout_h=None,
-    activations=LSTM.activations,
-    compute_dtype=None,
-    training=False,
+    lengths: Any = None,
+    resets: Any = None,
+    peephole: Any = None,
+    w_proj: Any = None,
+    layer_norm: Any = None,
+    coupled: Any = False,
+    clip: Any = None,
+    cell_clip: Any = None,
+    proj_clip: Any = None,
+    zoneout_h: Any = None,
+    zoneout_c: Any = None,
+    dropout_h: Any = None,
+    activations: Any = LSTM.activations,
+    compute_dtype: Any = None,
+    training: Any = False,
 ) -> LSTMArguments:
     """Check the arguments of `lstm_forward` against each other."""
     return LSTMArguments(**_check("lstm", locals()))
 
 
 def check_gru(
-    x,
-    w_ih,
-    w_hh,
-    b=None,
-    h_0=None,
+    x: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b: Any = None,
+    h_0: Any = None,
     *,
-    lengths=None,
-    resets=None,
-    reset_after=True,
-    clip=None,
-    zoneout_h=None,
-    dropout_h=None,
-    activations=GRU.activations,
-    compute_dtype=None,
-    training=False,
+    lengths: Any = None,
+    resets: Any = None,
+    reset_after: Any = True,
+    clip: Any = None,
+    zoneout_h: Any = None,
+    dropout_h: Any = None,
+    activations: Any = GRU.activations,
+    compute_dtype: Any = None,
+    training: Any = False,
 ) -> GRUArguments:
     """Check the arguments of `gru_forward` against each other."""
     return GRUArguments(**_check("gru", locals()))
 
 
 def check_rnn(
-    x,
-    w_ih,
-    w_hh,
-    b=None,
-    h_0=None,
+    x: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b: Any = None,
+    h_0: Any = None,
     *,
-    lengths=None,
-    resets=None,
-    nonlinearity=RNN.activations[0],
-    clip=None,
-    zoneout_h=None,
-    dropout_h=None,
-    compute_dtype=None,
-    training=False,
+    lengths: Any = None,
+    resets: Any = None,
+    nonlinearity: Any = RNN.activations[0],
+    clip: Any = None,
+    zoneout_h: Any = None,
+    dropout_h: Any = None,
+    compute_dtype: Any = None,
+    training: Any = False,
 ) -> RNNArguments:
     """Check the arguments of `rnn_forward` against each other."""
     return RNNArguments(**_check("rnn", locals()))
 
 
-def readable(array: NDArray) -> NDArray:
+def readable(array: NDArray[Any]) -> NDArray[Any]:
     """Return `array`, or a copy where the core cannot read it in place."""
     flags = array.flags
     if flags.c_contiguous and flags.aligned:
@@ -344,6 +360,6 @@ def readable(array: NDArray) -> NDArray:
     return np.require(array, requirements=["C", "A"])
 
 
-def readable_or_none(array: NDArray | None) -> NDArray | None:
+def readable_or_none(array: NDArray[Any] | None) -> NDArray[Any] | None:
     """As `readable`, with None passed through."""
     return None if array is None else readable(array)

@@ -123,7 +123,7 @@ def find_cell(kind: str, options: Mapping[str, Any]) -> Cell:
     return PLAIN[kind]
 
 
-def join_biases(cell: Cell, b_ih: NDArray, b_hh: NDArray) -> NDArray:
+def join_biases(cell: Cell, b_ih: NDArray[Any], b_hh: NDArray[Any]) -> NDArray[Any]:
     """Return the one bias for PyTorch's and ONNX's two, gates in our order.
 
     It is their sum, but that the GRU keeps the recurrent bias within its reset apart.
@@ -139,7 +139,7 @@ def join_biases(cell: Cell, b_ih: NDArray, b_hh: NDArray) -> NDArray:
     return np.concatenate([b_ih[:n] + b_hh[:n], b_ih[n:], b_hh[n:]])
 
 
-def split_bias(cell: Cell, b: NDArray) -> tuple[NDArray, NDArray]:
+def split_bias(cell: Cell, b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return two biases for the one: in the second is only what must be."""
     n = cell.G * len(b) // len(cell.bias)
     b_ih, b_hh = b[:n].copy(), np.zeros_like(b[:n])

@@ -25,10 +25,10 @@ CORES: dict[np.dtype, ModuleType] = {
 
 
 # h (B, R) and c (B, H) of one direction, or their gradients; None for 0, or not wanted
-State = tuple[NDArray | None, NDArray | None]
+State = tuple[NDArray[Any] | None, NDArray[Any] | None]
 
 
-def state_at(h: NDArray | None, c: NDArray | None, i: int) -> State:
+def state_at(h: NDArray[Any] | None, c: NDArray[Any] | None, i: int) -> State:
     """Return the state of one direction of those of all."""
     return None if h is None else h[i], None if c is None else c[i]
 
@@ -36,9 +36,9 @@ def state_at(h: NDArray | None, c: NDArray | None, i: int) -> State:
 class Masks(NamedTuple):
     """What zoneout keeps, a number or (T, B, R) and (T, B, H), and what dropout leaves of h."""
 
-    zoneout_h: float | NDArray | None = None
-    zoneout_c: float | NDArray | None = None
-    dropout_h: NDArray | None = None
+    zoneout_h: float | NDArray[Any] | None = None
+    zoneout_c: float | NDArray[Any] | None = None
+    dropout_h: NDArray[Any] | None = None
 
     def readable(self, turned: bool) -> "Masks":
         """Return the same in a layout that the core can read."""
@@ -49,7 +49,7 @@ class Masks(NamedTuple):
         )
 
 
-def _zoneout(value: float | NDArray | None, turned: bool) -> float | NDArray | None:
+def _zoneout(value: float | NDArray[Any] | None, turned: bool) -> float | NDArray[Any] | None:
     if value is None or isinstance(value, float):
         return value
     value = readable(value)
@@ -57,7 +57,7 @@ def _zoneout(value: float | NDArray | None, turned: bool) -> float | NDArray | N
 
 
 def restarts_of(
-    resets: NDArray[np.bool_] | None, lengths: NDArray | None, reverse: bool
+    resets: NDArray[np.bool_] | None, lengths: NDArray[Any] | None, reverse: bool
 ) -> NDArray[np.bool_] | None:
     """Return before which steps (T, B) one direction, in its own order, starts from zero.
 
@@ -75,9 +75,9 @@ def restarts_of(
 def make_weights(
     core: Any,
     cell: str,
-    w_ih: NDArray,
-    w_hh: NDArray,
-    b: NDArray | None,
+    w_ih: NDArray[Any],
+    w_hh: NDArray[Any],
+    b: NDArray[Any] | None,
     *,
     activations: Iterable[Activation],
     **options: Any,
@@ -96,7 +96,7 @@ def make_weights(
     )
 
 
-def restarts_in_order(restarts: NDArray[np.bool_] | None, turned: bool) -> NDArray | None:
+def restarts_in_order(restarts: NDArray[np.bool_] | None, turned: bool) -> NDArray[Any] | None:
     """Return the same as bytes, which the core reads, in the order of its x."""
     if restarts is None:
         return None
@@ -111,13 +111,13 @@ def _readable(state: State) -> State:
 def forward_call(
     core: Any,
     weights: Any,
-    x: NDArray,
-    y: NDArray,
+    x: NDArray[Any],
+    y: NDArray[Any],
     *,
     initial: State,
     final: State,
     masks: Masks | None = None,
-    lengths: NDArray | None = None,
+    lengths: NDArray[Any] | None = None,
     restarts: NDArray[np.bool_] | None = None,
     reverse: bool = False,
     training: bool = False,
@@ -163,11 +163,11 @@ def backward_call(
     *,
     ragged: bool,
     reverse: bool,
-    dy: NDArray | None,
+    dy: NDArray[Any] | None,
     dfinal: State,
-    dx: NDArray | None,
+    dx: NDArray[Any] | None,
     dinitial: State,
-    gradients: Mapping[str, NDArray | None],
+    gradients: Mapping[str, NDArray[Any] | None],
 ) -> Any:
     """Return the call of one direction that will fill dx and the gradient of the initial state.
 

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from fastlstm._core.calls import Masks, State, run_backward, run_forward
 
 
-def segment_length(checkpoint: bool | int, T: int) -> int | None:
-    """Return the length of a segment for the layers' argument `checkpoint`; None: a whole tape."""
+def segment_length(checkpoint: bool | int, T: int) -> int:
+    """Return the length of a segment for the layers' argument `checkpoint`."""
     if checkpoint is True:
         return max(1, math.isqrt(T))
-    if checkpoint is False:
-        return None
     if not hasattr(checkpoint, "__index__"):
         raise TypeError(
             f"checkpoint: expected a bool or an integer, got {type(checkpoint).__name__}"
@@ -39,8 +37,8 @@ class Checkpoints:
 
     core: Any
     weights: Any
-    x: NDArray
-    lengths: NDArray | None
+    x: NDArray[Any]
+    lengths: NDArray[Any] | None
     restarts: NDArray[np.bool_] | None
     reverse: bool
     segment: int
@@ -58,7 +56,7 @@ class Checkpoints:
         segments = [slice(t, min(T, t + self.segment)) for t in range(0, T, self.segment)]
         return segments[::-1] if self.reverse else segments
 
-    def _run(self, steps: slice, initial: State, y: NDArray, final: State, taped: bool) -> Any:
+    def _run(self, steps: slice, initial: State, y: NDArray[Any], final: State, taped: bool) -> Any:
         """Run a segment."""
         lengths = self.lengths
         if lengths is not None:
@@ -86,7 +84,7 @@ class Checkpoints:
         c = np.empty((B, self.weights.H), dtype) if has_c else None
         return np.empty((B, R), dtype), c
 
-    def forward(self, y: NDArray, *, initial: State, final: State) -> None:
+    def forward(self, y: NDArray[Any], *, initial: State, final: State) -> None:
         """Fill y and the final state."""
         h_n, c_n = final
         assert h_n is not None
@@ -108,11 +106,11 @@ class Checkpoints:
     def backward(
         self,
         *,
-        dy: NDArray | None,
+        dy: NDArray[Any] | None,
         dfinal: State,
-        dx: NDArray | None,
+        dx: NDArray[Any] | None,
         dinitial: State,
-        gradients: Mapping[str, NDArray | None],
+        gradients: Mapping[str, NDArray[Any] | None],
     ) -> None:
         """Run each segment again, and backward, from the last one run to the first."""
         dh_0, dc_0 = dinitial

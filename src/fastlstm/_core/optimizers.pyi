@@ -1,20 +1,22 @@
+from typing import Any
+
 from numpy.typing import NDArray
 
-def sgd_step(w: NDArray, g: NDArray, lr: float, weight_decay: float) -> None: ...
+def sgd_step(w: NDArray[Any], g: NDArray[Any], lr: float, weight_decay: float) -> None: ...
 def momentum_step(
-    w: NDArray,
-    g: NDArray,
-    velocity: NDArray,
+    w: NDArray[Any],
+    g: NDArray[Any],
+    velocity: NDArray[Any],
     lr: float,
     weight_decay: float,
     momentum: float,
     nesterov: bool,
 ) -> None: ...
 def adam_step(
-    w: NDArray,
-    g: NDArray,
-    m: NDArray,
-    v: NDArray,
+    w: NDArray[Any],
+    g: NDArray[Any],
+    m: NDArray[Any],
+    v: NDArray[Any],
     t: int,
     lr: float,
     beta1: float,
@@ -23,4 +25,4 @@ def adam_step(
     l2: float,
     shrink: float,
 ) -> None: ...
-def sum_of_squares(g: NDArray) -> float: ...
+def sum_of_squares(g: NDArray[Any]) -> float: ...

@@ -18,6 +18,9 @@ cdef extern from "memory.h":
     size_t size_times(size_t a, size_t b) noexcept nogil
     size_t size_plus(size_t a, size_t b) noexcept nogil
     size_t size_padded(size_t size) noexcept nogil
+    size_t MEMORY_GAP
+    void memory_open(void *memory, size_t size) noexcept nogil
+    void memory_close(void *memory, size_t size) noexcept nogil
 
 
 cdef struct Block:

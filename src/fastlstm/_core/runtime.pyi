@@ -1,4 +1,9 @@
+from typing_extensions import disjoint_base
+
 ISAS: tuple[str, ...]
+
+@disjoint_base
+class Buffer: ...
 
 def available_isas() -> tuple[str, ...]: ...
 def get_isa() -> str: ...

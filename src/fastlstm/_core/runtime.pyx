@@ -311,6 +311,7 @@ cdef class Buffer:
         _spare_bytes += self.block.size
 
     def __getbuffer__(self, Py_buffer *view, int flags):
+        memory_open(self.block.memory, self.block.size)  # who copies it copies gaps, too
         PyBuffer_FillInfo(view, self, self.block.memory, self.block.size, 0, flags)
 
 

@@ -16,6 +16,7 @@
 #    this text and double in the other. Fused types cannot do that: structs cannot have a field of
 #    such a type.
 
+cimport numpy as cnp
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY
@@ -23,11 +24,25 @@ from libc.stdint cimport INT64_MAX, PTRDIFF_MAX
 from libc.string cimport memcpy, memset
 
 from fastlstm._core.runtime cimport (
-    NO_SIZE, TEAM_MOST_LINES, Buffer, blas_of, free_block, kernels_in, kernels_named, kernels_of,
-    new_block, now, run_lines, run_phases, size_padded, size_plus, size_times, team_lines,
-    team_phases, threads_for)
+    MEMORY_GAP, NO_SIZE, TEAM_MOST_LINES, Buffer, blas_of, free_block, kernels_in, kernels_named,
+    kernels_of, memory_close, memory_open, new_block, now, run_lines, run_phases, size_padded,
+    size_plus, size_times, team_lines, team_phases, threads_for)
+
+import numpy as np
+
+
+cdef extern from *:
+    """
+    #undef I  /* of <complex.h>, which NumPy includes: ours is the input size */
+    """
+
 
 include "../_kernels/_table.pxi"
+
+cnp.import_array()
+
+cdef int TYPE_NUMBER = cnp.NPY_FLOAT64 if sizeof(real) == sizeof(double) else cnp.NPY_FLOAT32
+cdef object DTYPE = np.dtype(np.float64 if sizeof(real) == sizeof(double) else np.float32)
 
 cdef enum:
     CHUNK_BYTES = 256 << 10  # of gates; a part of any L2
@@ -69,6 +84,7 @@ include "time/backward_lines.pxi"
 include "time/gang.pxi"
 include "time/forward_call.pxi"
 include "time/backward_call.pxi"
+include "time/stack.pxi"
 include "step/state.pxi"
 include "step/stream.pxi"
 include "step/plan.pxi"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 FLAT = frozenset({"flat", "params"})
 
 
-class Params(dict[str, NDArray]):
+class Params(dict[str, NDArray[Any]]):
     """Parameters by name: writable views, of which none can be replaced. Copies are plain dicts."""
 
-    def __setitem__(self, name: str, value: NDArray) -> None:
+    def __setitem__(self, name: str, value: NDArray[Any]) -> None:
         if name not in self or value is not self[name]:
             raise TypeError(
                 f"params: its arrays cannot be replaced, but written: params[{name!r}][...] = ..."
@@ -25,7 +25,7 @@ class Params(dict[str, NDArray]):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("params: its arrays cannot be replaced or removed")
 
-    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore
+    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)
@@ -37,8 +37,8 @@ class Fixed:
     A subclass names in `_fixed` what cannot be set, and sets it with `_fix`.
     """
 
-    flat: NDArray
-    params: dict[str, NDArray]
+    flat: NDArray[Any]
+    params: dict[str, NDArray[Any]]
     _fixed: ClassVar[frozenset[str]] = FLAT
 
     def _fix(self, attributes: Mapping[str, Any]) -> None:
@@ -46,11 +46,11 @@ class Fixed:
         for name, value in attributes.items():
             object.__setattr__(self, name, value)
 
-    def _views(self, flat: NDArray) -> dict[str, NDArray]:
+    def _views(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Name the parts of a flat buffer."""
         raise NotImplementedError
 
-    def _own(self, flat: NDArray) -> None:
+    def _own(self, flat: NDArray[Any]) -> None:
         """Make `flat` the parameters: of the right length and type, contiguous and aligned."""
         self._fix({"flat": flat, "params": Params(self._views(flat))})
 
@@ -66,7 +66,7 @@ class Fixed:
         super().__delattr__(name)
 
 
-def check_flat(value: Any, size: int, dtype: np.dtype) -> NDArray:
+def check_flat(value: Any, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return `value`, which comes from a pickle, as a flat buffer of this length and type."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"flat: expected an array, got {type(value).__name__}")

@@ -19,7 +19,7 @@ def _names(names: set[str]) -> str:
 
 
 def assemble(
-    cell: str, params: Mapping[str, NDArray], config: Mapping[str, Any]
+    cell: str, params: Mapping[str, NDArray[Any]], config: Mapping[str, Any]
 ) -> LSTM | GRU | RNN:
     """Return a layer with copies of these parameters.
 

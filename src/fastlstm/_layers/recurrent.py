@@ -5,7 +5,7 @@ a) All parameters of a layer are views of one flat buffer, so that an optimizer 
 b) Packed weights are kept between calls together with a fingerprint of the parameters they were
    made of. A call compares fingerprints (as fast as memory can be read), so a change in place is
    always seen and unchanged weights are never packed again.
-c) Packed weights are never modified, only replaced: any number of threads may run one layer.
+c) What a call does with checked arguments is compiled (``_core/time/stack.pxi``).
 d) A subclass has the arguments of its cell; `_args.cells` knows all else of it. The state of a cell
    without c is one array, else the pair (h, c).
 e) The core trusts what it is given. So sizes, options and `params` are read-only, the core gets
@@ -46,11 +46,8 @@ from fastlstm._args.numbers import (
 from fastlstm._core.calls import (
     CORES,
     Masks,
-    backward_call,
-    forward_call,
     make_weights,
     restarts_of,
-    state_at,
 )
 from fastlstm._core.checkpoints import Checkpoints, segment_length
 from fastlstm._layers.fixed import FLAT, Fixed, check_flat
@@ -86,14 +83,13 @@ OF_OPTIONS = {"clip", "cell_clip", "proj_clip", "activations", "compute_dtype"}
 CHANGEABLE = {"batch_first", "dropout", "input_dropout", "recurrent_dropout"}
 CHANGEABLE |= {"zoneout_h", "zoneout_c"}
 # what `_configure` and `_own` make of them and of `flat`
-DERIVED = {"params", "_cell", "_cell_options", "_layout", "_weights", "_names", "_parts", "_packed"}
-DERIVED |= {"_core"}
+DERIVED = {"params", "_cell", "_cell_options", "_layout", "_names", "_stack"}
 
 
 class Gradients(NamedTuple):
     """Result of a layer's backward call.
 
-    Attributes
+    Parameters
     ----------
     x : array in the shape of the layer's input, or None if it was not asked for
     state : array, or tuple of arrays
@@ -104,26 +100,40 @@ class Gradients(NamedTuple):
         The buffer of which ``params`` are views, in the order of the layer's ``flat``.
     """
 
-    x: NDArray | None
+    x: NDArray[Any] | None
     state: LayerState
-    params: dict[str, NDArray]
-    flat: NDArray
+    params: dict[str, NDArray[Any]]
+    flat: NDArray[Any]
 
 
 class Tape(NamedTuple):
-    """What a layer's backward call needs of its forward call."""
+    """What a layer's backward call needs of its forward call.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU or RNN
+        Whose call it was.
+    directions : list of lists
+        The tapes of the core, layer by layer.
+    masks : list
+        The dropout of each layer's input, or None.
+    shape : tuple of int
+        T and B.
+    ragged : bool
+        Whether there were lengths.
+    """
 
     layer: Recurrent
     directions: list[list[Any]]
-    masks: list[NDArray | None]
+    masks: list[NDArray[Any] | None] | None
     shape: tuple[int, int]
     ragged: bool
 
     @property
     def nbytes(self) -> int:
         """Memory that the tape holds, the layer's input not counted."""
-        tapes = sum(tape.nbytes for layer in self.directions for tape in layer)
-        return tapes + sum(mask.nbytes for mask in self.masks if mask is not None)
+        tapes: int = sum(tape.nbytes for layer in self.directions for tape in layer)
+        return tapes + sum(mask.nbytes for mask in self.masks or [] if mask is not None)
 
     def __repr__(self) -> str:
         return f"<Tape of {self.layer!r}, {self.nbytes / 1e6:.1f} MB>"
@@ -131,7 +141,12 @@ class Tape(NamedTuple):
 
 def option(name: str) -> Any:
     """Return a property that reads one of the core's options."""
-    return property(lambda layer: layer._cell_options[name])
+
+    def given(layer: Recurrent) -> Any:
+        return layer._cell_options[name]
+
+    given.__doc__ = f"`{name}` as given."
+    return property(given)
 
 
 class Recurrent(Fixed):
@@ -237,36 +252,37 @@ class Recurrent(Fixed):
         """Return the number of parameters."""
         return sum(map(math.prod, self._shapes().values()))
 
-    def _views(self, flat: NDArray) -> dict[str, NDArray]:
-        return {name: flat[part].reshape(shape) for name, part, shape in self._layout}
+    def _views(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        views: dict[str, NDArray[Any]] = CORES[self.dtype].views(flat, self._layout)
+        return views
 
-    def _own(self, flat: NDArray) -> None:
-        self._layout: list[tuple[str, slice, tuple[int, ...]]] = []
+    def _own(self, flat: NDArray[Any]) -> None:
+        self._layout: list[tuple[str, int, tuple[int, ...]]] = []  # where each begins in flat
         start = 0
         for name, shape in self._shapes().items():
-            self._layout.append((name, slice(start, start + math.prod(shape)), shape))
+            self._layout.append((name, start, shape))
             start += math.prod(shape)
         super()._own(flat)
-        # others than those of params, whose shape anybody may set
-        self._weights = self._views(flat)
-        # per layer and direction: the names of its parameters by the argument that each one is,
-        # the part of flat that they are, what is packed of them
+        # per layer and direction: the names of its parameters by the argument that each one is
         self._names: list[list[dict[str, str]]] = []
-        self._parts: list[list[NDArray]] = []
-        self._packed: list[list[tuple[bytes, Any] | None]] = []
-        start = 0
         for layer in range(self.num_layers):
             self._names.append([])
-            self._parts.append([])
-            self._packed.append([None] * self.num_directions)
             for suffix in self._suffixes(layer):
                 names = {a: f"{kind}_{suffix}" for a, (kind, _) in PARAMETERS.items()}
                 names = {argument: n for argument, n in names.items() if n in self.params}
-                size = sum(self.params[n].size for n in names.values())
                 self._names[layer].append(names)
-                self._parts[layer].append(flat[start : start + size])
-                start += size
-        self._core = CORES[self.dtype]
+        views = self._views(flat)  # others than those of params, whose shape anybody may set
+        core = CORES[self.dtype]
+        self._stack = core.Stack(
+            flat,
+            [{a: views[n] for a, n in names.items()} for layer in self._names for names in layer],
+            partial(make_weights, core, self.cell, **{"b": None, **self._cell_options}),
+            directions=self.num_directions,
+            reverse=self.reverse,
+            has_c=self._cell.has_c,
+            hidden_size=self.hidden_size,
+            output_size=self.output_size,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name not in DERIVED}
@@ -304,28 +320,14 @@ class Recurrent(Fixed):
             others.append(f"dtype={self.dtype}")
         return f"{type(self).__name__}({', '.join([*sizes, *others])})"
 
-    def _pack(self, layer: int, direction: int, training: bool) -> Any:
-        """Return packed weights that agree with the parameters as they are now."""
-        fingerprint = self._core.fingerprint(self._parts[layer][direction])
-        packed = self._packed[layer][direction]
-        if packed is not None and packed[0] == fingerprint and not training:
-            return packed[1]
-        arrays = {a: self._weights[name] for a, name in self._names[layer][direction].items()}
-        if packed is None or packed[0] != fingerprint:
-            options = {"b": None, **arrays, **self._cell_options}
-            packed = (fingerprint, make_weights(self._core, self.cell, **options))
-            self._packed[layer][direction] = packed
-        if training:
-            packed[1].prepare_backward(arrays["w_ih"], arrays["w_hh"], arrays.get("w_proj"))
-        return packed[1]
-
     # --- arguments --------------------------------------------------------------------------------
 
-    def _check_input(self, x: ArrayLike) -> NDArray:
+    def _check_input(self, x: ArrayLike) -> NDArray[Any]:
         """Return x as (T, B, I)."""
-        x = check_real("x", x)
-        order = "(B, T, {})" if self.batch_first else "(T, B, {})"
+        if type(x) is not np.ndarray or x.dtype != self.dtype:
+            x = check_real("x", x)
         if x.ndim != 3 or x.shape[2] != self.input_size:
+            order = "(B, T, {})" if self.batch_first else "(T, B, {})"
             hint = hint_of_one_sequence("x", x, self.batch_first)
             raise ValueError(f"x: expected {order.format(self.input_size)}, got {x.shape}{hint}")
         if x.dtype != self.dtype:
@@ -349,7 +351,7 @@ class Recurrent(Fixed):
 
     def _check_state(
         self, name: str, state: LayerState, B: int
-    ) -> tuple[NDArray | None, NDArray | None]:
+    ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         """Return h and c, None where it is not given or the cell has no c."""
         if state is None:
             return None, None
@@ -363,12 +365,6 @@ class Recurrent(Fixed):
             check_optional(f"{name}[1]", state[1], c, self.dtype),
         )
 
-    def _empty_state(self, B: int) -> tuple[NDArray, NDArray | None]:
-        """Return arrays for h and c, None where the cell has no c."""
-        N, dtype = self.num_layers * self.num_directions, self.dtype
-        h = np.empty((N, B, self.output_size), dtype)
-        return h, np.empty((N, B, self.hidden_size), dtype) if self._cell.has_c else None
-
     # --- masks ------------------------------------------------------------------------------------
 
     def _expected_zoneout(self) -> tuple[float | None, float | None]:
@@ -378,12 +374,12 @@ class Recurrent(Fixed):
     def _random(self, probability: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         return self._rng.random(shape) < probability
 
-    def _dropout_mask(self, probability: float, shape: tuple[int, ...]) -> NDArray:
+    def _dropout_mask(self, probability: float, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return what to multiply with: 0, or where it is kept 1 / (1 - probability)."""
         scale = 1 / (1 - probability) if probability < 1 else 0
         return np.multiply(~self._random(probability, shape), scale, dtype=self.dtype)
 
-    def _input_mask(self, layer: int, T: int, B: int) -> NDArray | None:
+    def _input_mask(self, layer: int, T: int, B: int) -> NDArray[Any] | None:
         """Return the mask of a layer's input in training: one for all steps, one per step, both."""
         I, mask = self._input_size(layer), None
         if layer and self.dropout:
@@ -406,6 +402,17 @@ class Recurrent(Fixed):
             self._dropout_mask(self.recurrent_dropout, (B, R)) if self.recurrent_dropout else None,
         )
 
+    def _all_masks(
+        self, T: int, B: int, training: bool
+    ) -> tuple[list[NDArray[Any] | None], list[Masks | None]]:
+        """Return the masks of each layer's input, and of each layer and direction."""
+        of_inputs: list[NDArray[Any] | None] = []
+        of_directions: list[Masks | None] = []
+        for layer in range(self.num_layers):
+            of_inputs.append(self._input_mask(layer, T, B) if training else None)
+            of_directions += [self._masks(T, B, training) for _ in range(self.num_directions)]
+        return of_inputs, of_directions
+
     # --- calls ------------------------------------------------------------------------------------
 
     def _run(
@@ -418,77 +425,37 @@ class Recurrent(Fixed):
         training: bool = False,
         taped: bool = False,
         checkpoint: bool | int = False,
-    ) -> tuple[NDArray, LayerState, Tape | None]:
+    ) -> tuple[NDArray[Any], LayerState, Tape | None]:
         """Run the layers: `training` draws masks, `taped` keeps a tape."""
-        inputs = self._check_input(x)
-        T, B, _ = inputs.shape
-        h_0, c_0 = self._check_state("state", state, B)
-        lengths = check_lengths(lengths, T, B)
-        episodes = self._check_resets(resets, T, B)
-        segment = segment_length(checkpoint, T)
-        R, D, L = self.output_size, self.num_directions, self.num_layers
-        h_n, c_n = self._empty_state(B)
-        tapes: list[list[Any]] = []
-        calls: list[Any] = []  # to be run at once: layers above each other, or the two directions
-        input_masks: list[NDArray | None] = []
-        for layer in range(L):
-            mask = self._input_mask(layer, T, B) if training else None
-            input_masks.append(mask)
-            if mask is not None:
-                self._run_calls(self._core.run_forward, calls)
-                inputs = inputs * mask
-            if self.batch_first and layer == L - 1:
-                y = np.empty((B, T, D * R), self.dtype).transpose(1, 0, 2)
-            else:
-                y = np.empty((T, B, D * R), self.dtype)
-            tapes.append([])
-            for direction in range(D):
-                i = layer * D + direction
-                weights = self._pack(layer, direction, taped)
-                part = y if D == 1 else y[:, :, direction * R : (direction + 1) * R]
-                reverse, masks = self._starts_at_end(direction), self._masks(T, B, training)
-                restarts = restarts_of(episodes, lengths, reverse)
-                states: dict[str, Any] = {
-                    "initial": state_at(h_0, c_0, i),
-                    "final": state_at(h_n, c_n, i),
-                }
-                if taped and segment:
-                    tape = Checkpoints(
-                        self._core, weights, inputs, lengths, restarts, reverse, segment, masks
-                    )
-                    tape.forward(part, **states)
-                else:
-                    call = forward_call(
-                        self._core,
-                        weights,
-                        inputs,
-                        part,
-                        masks=masks,
-                        lengths=lengths,
-                        restarts=restarts,
-                        reverse=reverse,
-                        training=taped,
-                        **states,
-                    )
-                    calls.append(call)
-                    tape = call.tape
-                tapes[layer].append(tape)
-            if D == 2:
-                self._run_calls(self._core.run_forward, calls)
-            inputs = y
-        self._run_calls(self._core.run_forward, calls)
-        if self.batch_first:
-            y = y.transpose(1, 0, 2)
-        final = h_n if c_n is None else (h_n, c_n)
+        x = self._check_input(x)
+        T, B, _ = x.shape
+        initial = self._check_state("state", state, B)
+        restarts = masks = input_masks = new_checkpoints = None
+        if lengths is not None:
+            lengths = check_lengths(lengths, T, B)
+        if resets is not None:
+            episodes = self._check_resets(resets, T, B)
+            directions = map(self._starts_at_end, range(self.num_directions))
+            restarts = [restarts_of(episodes, lengths, reverse) for reverse in directions]
+        if checkpoint is not False:
+            core, segment = CORES[self.dtype], segment_length(checkpoint, T)
+            new_checkpoints = partial(Checkpoints, core=core, segment=segment)
+        if training or self.zoneout_h or self.zoneout_c:
+            input_masks, masks = self._all_masks(T, B, training)
+        y, final, tapes = self._stack.forward(
+            x,
+            initial,
+            self.batch_first,
+            taped,
+            lengths,
+            restarts,
+            input_masks,
+            masks,
+            new_checkpoints,
+        )
         if not taped:
             return y, final, None
         return y, final, Tape(self, tapes, input_masks, (T, B), lengths is not None)
-
-    def _run_calls(self, run: Callable[..., None], calls: list[Any]) -> None:
-        """Run the calls that have come together, and begin anew."""
-        if calls:
-            run(calls, chained=self.num_directions == 1)
-            calls.clear()
 
     def __call__(
         self,
@@ -497,7 +464,7 @@ class Recurrent(Fixed):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
-    ) -> tuple[NDArray, Any]:
+    ) -> tuple[NDArray[Any], Any]:
         """Run the layers for inference.
 
         Parameters
@@ -550,7 +517,7 @@ class Recurrent(Fixed):
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
         checkpoint: bool | int = False,
-    ) -> tuple[NDArray, Any, Tape]:
+    ) -> tuple[NDArray[Any], Any, Tape]:
         """Run the layers for training: with dropout and zoneout, and keeping what `backward` needs.
 
         The tape refers to `x`, which must not change before `backward`; weights may.
@@ -608,58 +575,22 @@ class Recurrent(Fixed):
         ValueError, TypeError
             If an argument does not fit; the message names it.
         """
-        if not isinstance(tape, Tape) or tape.layer is not self:
+        if not isinstance(tape, Tape) or tape.layer is not self:  # type: ignore[redundant-expr]
             raise TypeError("tape: expected a tape from this layer's forward")
         T, B = tape.shape
-        R, D, L = self.output_size, self.num_directions, self.num_layers
-        dh_n, dc_n = self._check_state("dstate", dstate, B)
+        R = self.output_size
+        dfinal = self._check_state("dstate", dstate, B)
+        D = self.num_directions
         shape = (B, T, D * R) if self.batch_first else (T, B, D * R)
         dout = check_optional("dy", dy, shape, self.dtype)
         if dout is not None and self.batch_first:
             dout = dout.transpose(1, 0, 2)
-        flat = np.zeros_like(self.flat)
-        params = self._views(flat)
-        dh_0, dc_0 = self._empty_state(B)
-        dx: NDArray | None = None
-        calls: list[Any] = []  # as in `_run`
-        for layer in reversed(range(L)):
-            parts: list[NDArray | None] = []
-            for direction, names in enumerate(self._names[layer]):
-                i = layer * D + direction
-                shape = (T, B, self._input_size(layer))
-                wants_dx = layer > 0 or input_gradient
-                parts.append(np.zeros(shape, self.dtype) if wants_dx else None)
-                core_tape = tape.directions[layer][direction]
-                columns = slice(direction * R, (direction + 1) * R)
-                wanted: dict[str, Any] = {
-                    "dy": dout if dout is None or D == 1 else dout[:, :, columns],
-                    "dfinal": state_at(dh_n, dc_n, i),
-                    "dx": parts[-1],
-                    "dinitial": state_at(dh_0, dc_0, i),
-                    "gradients": {argument: params[name] for argument, name in names.items()},
-                }
-                if isinstance(core_tape, Checkpoints):
-                    core_tape.backward(**wanted)
-                else:
-                    reverse = self._starts_at_end(direction)
-                    call = backward_call(
-                        self._core, core_tape, ragged=tape.ragged, reverse=reverse, **wanted
-                    )
-                    calls.append(call)
-            mask = tape.masks[layer]
-            if D == 2 or mask is not None:
-                self._run_calls(self._core.run_backward, calls)
-            dx, other = (*parts, None)[:2]
-            if dx is None:
-                break
-            if other is not None:
-                dx += other
-            dout = dx = dx if mask is None else dx * mask
-        self._run_calls(self._core.run_backward, calls)
+        dx, dstate_0, flat = self._stack.backward(
+            tape.directions, dout, dfinal, tape.masks, tape.ragged, input_gradient
+        )
         if dx is not None and self.batch_first:
             dx = dx.transpose(1, 0, 2)
-        dstate_0 = dh_0 if dc_0 is None else (dh_0, dc_0)
-        return Gradients(dx, dstate_0, params, flat)
+        return Gradients(dx, dstate_0, self._views(flat), flat)
 
     def stream(self, batch_size: int = 1) -> Any:
         """Return a `Stream`, which runs the layers one time step after the other.
@@ -693,7 +624,7 @@ class Recurrent(Fixed):
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
-    ) -> dict[str, dict[str, NDArray]]:
+    ) -> dict[str, dict[str, NDArray[Any]]]:
         """Run the layers as a call does, and return all that is inside.
 
         Parameters
@@ -732,7 +663,7 @@ class Recurrent(Fixed):
                     F = self.output_size if name == "h" else self.hidden_size
                     arrays[name] = np.zeros((T, B, F), self.dtype)
                     out = arrays[name][::-1] if turned else arrays[name]
-                    self._core.copy_from_tape(tapes[direction], name, blocks.find(name), out)
+                    CORES[self.dtype].copy_from_tape(tapes[direction], name, blocks.find(name), out)
                 arrays.pop("q", None)
                 traces[suffix] = arrays
         return traces

@@ -28,7 +28,8 @@ class _OfLayer:
 
     def reset(self) -> None:
         """Set the state to zero and take the weights as they are now."""
-        weights = [self._layer._pack(layer, 0, False) for layer in range(self._layer.num_layers)]
+        layers = range(self._layer.num_layers)
+        weights = [self._layer._stack.weights_of(layer) for layer in layers]
         self.restart(weights, self._layer._expected_zoneout(), self._batch_size)
 
     def reset_rows(self, resets: ArrayLike) -> None:
@@ -67,7 +68,7 @@ class _OfLayer:
         L = self._layer.num_layers
         self.set_state(*([None if s is None else readable(s[k]) for k in range(L)] for s in (h, c)))
 
-    def readable(self, x_t: Any) -> NDArray:
+    def readable(self, x_t: Any) -> NDArray[Any]:
         """Return `x_t` as the compiled step can read it."""
         shape = (self._batch_size, self._layer.input_size)
         return np.require(

@@ -6,16 +6,17 @@ Needs scikit-learn (``pip install 'fastlstm[sklearn]'``), and tqdm if `verbose`.
 import contextlib
 
 try:
-    import sklearn  # type: ignore[import-untyped]  # noqa: F401
-except ImportError as error:
+    import sklearn  # noqa: F401
+except ImportError as _error:
     raise ImportError(
         "fastlstm.estimators needs scikit-learn: pip install 'fastlstm[sklearn]'"
-    ) from error
+    ) from _error
 
 with contextlib.suppress(ImportError):  # scikit-learn brings threadpoolctl, but maybe an old one
     import fastlstm.threadpool  # noqa: F401
 
-from fastlstm.estimators._forecaster import Backtest, LSTMForecaster
+from fastlstm.estimators._backtest import Backtest
+from fastlstm.estimators._forecaster import LSTMForecaster
 from fastlstm.estimators._supervised import LSTMClassifier, LSTMRegressor
 
 __all__ = ["Backtest", "LSTMClassifier", "LSTMForecaster", "LSTMRegressor"]

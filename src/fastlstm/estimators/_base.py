@@ -1,12 +1,15 @@
 """The settings that all estimators share, and how these start and train a network."""
 
+import copy
+import warnings
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
-from sklearn.utils import check_random_state, check_scalar  # type: ignore[import-untyped]
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state, check_scalar
 
 from fastlstm._args.numbers import check_not_negative, check_size
 from fastlstm.estimators._network import Callback, Data, Loss, Network, train, train_epoch
@@ -14,9 +17,7 @@ from fastlstm.training import AdamW
 
 SCHEDULES = ("cosine", "constant")
 
-PARAMETERS = """hidden_size : int
-        Hidden units per layer and direction.
-    cell : {"lstm", "gru", "rnn"}
+AFTER_HIDDEN_SIZE = """cell : {"lstm", "gru", "rnn"}
         Of what the recurrent layers are made: `LSTM`, `GRU` or `RNN`.
     num_layers : int
         Recurrent layers.
@@ -58,6 +59,10 @@ PARAMETERS = """hidden_size : int
         `validation_loss` (None if nothing is held out) and `learning_rate`. Training ends if it
         returns True."""
 
+PARAMETERS = f"""hidden_size : int
+        Hidden units per layer and direction.
+    {AFTER_HIDDEN_SIZE}"""
+
 HISTORY = """n_iter_ : int
         Epochs made.
     loss_curve_ : list of float
@@ -69,12 +74,15 @@ HISTORY = """n_iter_ : int
 def documented(cls: Any) -> Any:
     """Put the shared parts into a class's docstring, where it has their names in braces."""
     if cls.__doc__:  # there is none under python -OO
-        cls.__doc__ = cls.__doc__.replace("{PARAMETERS}", PARAMETERS).replace("{HISTORY}", HISTORY)
+        for name in ("PARAMETERS", "AFTER_HIDDEN_SIZE", "HISTORY"):
+            cls.__doc__ = cls.__doc__.replace(f"{{{name}}}", globals()[name])
     return cls
 
 
 class Recurrent(BaseEstimator):
     """Settings, training, and standardisation of columns."""
+
+    _rng: np.random.Generator
 
     def __init__(
         self,
@@ -198,20 +206,38 @@ class Recurrent(BaseEstimator):
             "rng": self._rng,
         }
 
-    def _train(self, data: Data, loss: Loss, validation: Data | None) -> None:
-        """Train the network that `_start` made."""
+    def _train(
+        self, data: Data, criterion: Loss, validation: Data | None, constant_loss: float = 0.0
+    ) -> None:
+        """Train the network that `_start` made; warn if it does no better than `constant_loss`."""
         self.loss_curve_, self.validation_loss_curve_ = train(
             self._network,
             self._optimizer,
             data,
-            loss,
+            criterion,
             validation=validation,
             **self._training_options(),
             **self._epoch_options(),
         )
         self.n_iter_ = len(self.loss_curve_)
+        losses = self.validation_loss_curve_
+        kept = losses.index(min(losses)) if losses else -1  # whose parameters these are
+        loss = self.loss_curve_[kept]
+        if constant_loss and loss > 0.99 * constant_loss:
+            warnings.warn(
+                f"{type(self).__name__} learnt nothing in {self.n_iter_} epochs: its loss is "
+                f"{loss:.4g}, and {constant_loss:.4g} is that of the same answer to everything. "
+                "Another random_state, learning_rate or cell, more epochs (max_iter) or shorter "
+                "sequences may help",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
     def _train_once_more(self, data: Data, loss: Loss) -> None:
+        if not all(module.flat.flags.writeable for module in self._network.modules):
+            # joblib maps the files of models, and large arrays on their way to its workers
+            own = copy.deepcopy((self._network, self._optimizer, self._rng))
+            self._network, self._optimizer, self._rng = own
         value = train_epoch(self._network, self._optimizer, data, loss, **self._epoch_options())
         self.loss_curve_.append(value)
         self.n_iter_ += 1
@@ -220,7 +246,7 @@ class Recurrent(BaseEstimator):
 class Columns:
     """The mean and standard deviation of columns, NaN left out; 0 and 1 if not `standardize`."""
 
-    def __init__(self, rows: NDArray, standardize: bool = True) -> None:
+    def __init__(self, rows: NDArray[Any], standardize: bool = True) -> None:
         self.mean = np.zeros(rows.shape[1])
         self.scale = np.ones(rows.shape[1])
         if standardize:
@@ -233,10 +259,10 @@ class Columns:
             varies = variance > np.square(10 * np.finfo(rows.dtype).eps * self.mean)
             self.scale[varies] = np.sqrt(variance[varies])
 
-    def forward(self, rows: NDArray) -> NDArray[np.float32]:
+    def forward(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Return standardised rows."""
         return ((rows - self.mean) / self.scale).astype(np.float32)
 
-    def backward(self, rows: NDArray) -> NDArray[np.float64]:
+    def backward(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Undo it."""
         return rows * self.scale + self.mean

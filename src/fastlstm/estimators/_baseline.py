@@ -4,19 +4,18 @@ It is the ground that the network of `LSTMForecaster` stands on, and all there i
 too short to learn from.
 
 Decisions:
-a) Every forecast of the pool but one is the same thing with other settings: take out the season
-   (not at all, the mean season of the last `SEASONS`, or by differences over a season), take
-   differences or not, then forecast what is left by 0, by its mean, or by an autoregression. With 0
-   these are the naive and seasonal naive forecast, with the mean drift. The other one is smoothing
-   with a damped trend (Gardner and McKenzie 1985, doi:10.1287/mnsc.31.10.1237), from a grid.
+a) Each forecast of the pool takes out the season (not at all, the mean season of the last
+   `SEASONS`, or by differences over a season), takes differences or not, and forecasts what is left
+   by its mean, by an autoregression, or by exponential smoothing (`_smoothing`).
 b) Mixtures of simple forecasts are hard to beat (Makridakis et al. 2020, the M4 competition,
    doi:10.1016/j.ijforecast.2019.04.014). The weights are 1 / error ** `POWER`, the errors those of
    forecasts from rolling origins in the last half of the series, each learnt from what came before.
-c) The order of an autoregression has the least AICc; a small ridge keeps it from exploding.
-d) Nothing depends on the calendar or on where the series began, only on the rows before a forecast.
+c) The naive forecasts are not in it, unless nothing else can be learnt: smoothing has them within
+   its grid, and with them every mixture leans towards them.
+d) The order of an autoregression has the least AICc; a small ridge keeps it from exploding.
+e) Nothing depends on the calendar or on where the series began, only on the rows before a forecast.
 """
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,62 +23,19 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-SEASONS = 6  # of which the mean season is taken, at most
+from fastlstm.estimators._season import SEASONS, mean_season, period_of, tiled_before
+from fastlstm.estimators._smoothing import Holt, Level, Seasonal, Smoothing, Theta
+
 FOLDS = 5
 POWER = 4
 ORDER = 12  # of an autoregression, at most
 RIDGE = 0.01  # of the mean square of what it reads
-LONGEST_PERIOD = 400
-GRID = [
-    (level, trend, damping)
-    for level in (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-    for trend in (0.0, 0.05, 0.1, 0.3, 0.5)
-    for damping in (0.8, 0.9, 0.98)
-    if trend <= level
-]
-
-
-def period_of(y: NDArray) -> int:
-    """Return the length of a series' season, by the autocorrelation of its differences; 1: none.
-
-    The first of the peaks that are nearly as high as the highest, if that is significant.
-    """
-    if len(y) < 13:
-        return 1
-    d = np.diff(y)
-    d -= d.mean()
-    n = len(d)
-    longest = min(len(y) // 3, LONGEST_PERIOD)
-    if not d.any():
-        return 1
-    spectrum = np.fft.rfft(d, 2 * n)
-    r = np.fft.irfft(spectrum * spectrum.conj())[: longest + 2]
-    r = r / r[0]
-    inner = r[1:-1]
-    peak = (inner > r[:-2]) & (inner >= r[2:]) & (inner > max(0.25, 2.5 / np.sqrt(n)))
-    peak[0] = False  # a lag of 1 is no season
-    if not peak.any():
-        return 1
-    return int(np.flatnonzero(peak & (inner >= 0.85 * inner[peak].max()))[0]) + 1
-
-
-def mean_season(past: NDArray, period: int) -> NDArray:
-    """Return the mean season (n, period) of the ends of n series, beside a straight trend.
-
-    Its last column belongs to the last step; its mean is 0.
-    """
-    n, rows = past.shape
-    seasons = min(rows // period, SEASONS)
-    parts = past[:, rows - seasons * period :].reshape(n, seasons, period)
-    slope = (parts[:, -1] - parts[:, 0]).mean(axis=-1) / (max(seasons - 1, 1) * period)
-    shape = parts.mean(axis=1) - slope[:, np.newaxis] * np.arange(period)
-    return shape - shape.mean(axis=1, keepdims=True)
 
 
 class Autoregression:
     """An autoregression of the least AICc; with no lags the mean."""
 
-    def __init__(self, y: NDArray) -> None:
+    def __init__(self, y: NDArray[Any]) -> None:
         self.mean = float(y.mean()) if len(y) else 0.0
         self.weights = np.empty(0)  # of the last steps, oldest first
         most = min(ORDER, len(y) // 8)
@@ -103,7 +59,7 @@ class Autoregression:
             weights = np.linalg.solve(square + ridge * np.eye(order), x.T @ target)
             self.weights = weights[::-1].copy()  # contiguous: the same bits when loaded
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows)."""
         order = len(self.weights)
         z = np.zeros((len(past), order + horizon))
@@ -114,45 +70,13 @@ class Autoregression:
         return z[:, order:] + self.mean
 
 
-class Smoothing:
-    """A level and a damped trend, of the smoothing constants with the least squared error."""
-
-    def __init__(self, y: NDArray) -> None:
-        self.level, self.trend, self.damping = np.array(GRID).T
-        error = np.zeros(len(GRID))
-        for step, forecast in zip(y[1:], self._run(y[np.newaxis]), strict=True):
-            error += np.square(step - forecast)
-        self.level, self.trend, self.damping = GRID[int(np.argmin(error))]
-
-    def _run(self, past: NDArray) -> Iterator[NDArray]:
-        """Yield the forecast of each step from the second; keep the last level and trend."""
-        level = past[:, 0]
-        few = past[:, : max(5, past.shape[1] // 10)]
-        trend = (few[:, -1] - few[:, 0]) / max(few.shape[1] - 1, 1)
-        for k in range(1, past.shape[1]):
-            forecast = level + self.damping * trend
-            yield forecast
-            error = past[:, k] - forecast
-            level = forecast + self.level * error
-            trend = self.damping * trend + self.level * self.trend * error
-        self._last = level, trend
-
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
-        """Return the next steps (n, horizon) of n series (n, rows)."""
-        for _ in self._run(past):
-            pass
-        level, trend = self._last
-        steps = np.cumsum(self.damping ** np.arange(1, horizon + 1))
-        return level[:, np.newaxis] + np.outer(trend, steps)
-
-
 class Zero:
     """What is left is 0."""
 
-    def __init__(self, y: NDArray) -> None:
+    def __init__(self, y: NDArray[Any]) -> None:
         pass
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return zeros."""
         return np.zeros((len(past), horizon))
 
@@ -160,10 +84,10 @@ class Zero:
 class Mean(Zero):
     """What is left is its mean."""
 
-    def __init__(self, y: NDArray) -> None:
+    def __init__(self, y: NDArray[Any]) -> None:
         self.mean = float(y.mean()) if len(y) else 0.0
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the mean."""
         return np.full((len(past), horizon), self.mean)
 
@@ -171,49 +95,47 @@ class Mean(Zero):
 class Kind(NamedTuple):
     """One forecast of the pool."""
 
-    season: str  # "", "mean" or "difference"
+    season: str  # "", "mean", "difference", or "smoothed" by the class itself
     difference: bool
     rest: Any  # a class
 
 
-POOL = [
-    Kind("", True, Zero),  # naive
-    Kind("", True, Mean),  # drift
-    Kind("", False, Autoregression),
-    Kind("", True, Autoregression),
-    Kind("", False, Smoothing),
-]
+NAIVE = Kind("", True, Zero)
+AUTOREGRESSIONS = [Kind("", False, Autoregression), Kind("", True, Autoregression)]
+POOL = [*AUTOREGRESSIONS, *(Kind("", False, kind) for kind in (Smoothing, Theta, Holt, Level))]
 SEASONAL_POOL = [
-    *POOL,
-    Kind("difference", False, Zero),  # seasonal naive
+    *AUTOREGRESSIONS,
+    Kind("", False, Smoothing),
     Kind("difference", False, Mean),
     Kind("difference", False, Autoregression),
     Kind("difference", True, Autoregression),
     Kind("mean", False, Autoregression),
     Kind("mean", True, Autoregression),
-    Kind("mean", False, Smoothing),
+    *(Kind("mean", False, kind) for kind in (Smoothing, Theta, Holt, Level)),
+    Kind("smoothed", False, Seasonal),
 ]
 
 
 class Member:
     """One forecast of the pool, learnt from a series."""
 
-    def __init__(self, kind: Kind, y: NDArray, period: int) -> None:
+    def __init__(self, kind: Kind, y: NDArray[Any], period: int) -> None:
         self.kind, self.period = kind, period
-        self.rest = kind.rest(self._reduce(y[np.newaxis])[0])
+        options = {"period": period} if kind.season == "smoothed" else {}
+        self.rest = kind.rest(self._reduce(y[np.newaxis])[0], **options)
 
-    def _reduce(self, past: NDArray) -> NDArray:
+    def _reduce(self, past: NDArray[Any]) -> NDArray[Any]:
         """Return what the rest forecasts."""
         if self.kind.season == "difference":
             past = past[:, self.period :] - past[:, : -self.period]
         elif self.kind.season == "mean":
             season = mean_season(past, self.period)
-            past = past - _tiled_before(season, past.shape[1])
+            past = past - tiled_before(season, past.shape[1])
         return np.diff(past) if self.kind.difference else past
 
-    def forecast(self, past: NDArray, horizon: int) -> NDArray:
+    def forecast(self, past: NDArray[Any], horizon: int) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows)."""
-        y = self.rest.forecast(self._reduce(past), horizon)
+        y: NDArray[Any] = self.rest.forecast(self._reduce(past), horizon)
         s = self.period
         if self.kind.season == "difference":
             if self.kind.difference:
@@ -226,12 +148,8 @@ class Member:
             season = mean_season(past, s)
         if self.kind.difference:
             y = (past[:, -1] - season[:, -1])[:, np.newaxis] + y.cumsum(axis=1)
-        return y + season[:, np.arange(horizon) % season.shape[1]]
-
-
-def _tiled_before(season: NDArray, rows: int) -> NDArray:
-    """Return the season for the last `rows` steps; its last column belongs to the last."""
-    return season[:, np.arange(-rows, 0) % season.shape[1]]
+        y = y + season[:, np.arange(horizon) % season.shape[1]]
+        return y
 
 
 class Baseline:
@@ -249,24 +167,27 @@ class Baseline:
         than the horizon.
     """
 
-    def __init__(self, y: NDArray, horizon: int, period: int | None = None) -> None:
+    def __init__(self, y: NDArray[Any], horizon: int, period: int | None = None) -> None:
         self.horizon = horizon
         self.period = period_of(y) if period is None else period
         if len(y) < 2 * self.period + 2:
             self.period = 1
         self.rows = max(SEASONS * self.period, 4 * ORDER)
         pool = POOL if self.period == 1 else SEASONAL_POOL
-        self.weights, self.residuals = self._mix(y, pool)
+        horizon = min(horizon, max(1, len(y) // 6))
+        first = max(len(y) // 2, 2 * self.period + 1, 3)
+        if first <= len(y) - horizon:
+            self.weights, self.residuals = self._mix(y, pool, first, horizon)
+        else:  # too short for a trial
+            pool, self.weights = [NAIVE], np.ones(1)
+            self.residuals = np.full((1, 1), np.abs(np.diff(y)).mean() if len(y) > 1 else 0.0)
         self.members = [Member(kind, y, self.period) for kind in pool]
 
-    def _mix(self, y: NDArray, pool: list[Kind]) -> tuple[NDArray, NDArray]:
+    def _mix(
+        self, y: NDArray[Any], pool: list[Kind], first: int, horizon: int
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the weights, by errors of forecasts from rolling origins, and the mixture's."""
         T = len(y)
-        horizon = min(self.horizon, max(1, T // 6))
-        first = max(T // 2, 2 * self.period + 1, 3)
-        if first > T - horizon:  # too short for a trial: the first, the naive forecast
-            step = np.abs(np.diff(y)).mean() if T > 1 else 0.0
-            return np.eye(len(pool))[0], np.full((1, 1), step)
         starts = np.unique(np.linspace(first, T - horizon + 1, FOLDS + 1).astype(int))
         residuals = []  # of each fold, (members, origins, horizon)
         for start, end in pairwise(starts):
@@ -282,7 +203,7 @@ class Baseline:
         weights /= weights.sum()
         return weights, np.tensordot(weights, together, 1)
 
-    def __call__(self, past: NDArray) -> NDArray:
+    def __call__(self, past: NDArray[Any]) -> NDArray[Any]:
         """Return the next steps (n, horizon) of n series (n, rows); more rows are not looked at."""
         past = past[:, -self.rows :]
         forecasts = [member.forecast(past, self.horizon) for member in self.members]

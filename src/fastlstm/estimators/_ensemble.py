@@ -35,11 +35,13 @@ Maker = Callable[[np.random.Generator], tuple[Network, AdamW]]
 class KnownLoss:
     """The mean squared error, or with quantiles their loss, where the target is not NaN."""
 
-    def __init__(self, quantiles: NDArray, offsets: NDArray) -> None:
+    def __init__(self, quantiles: NDArray[Any], offsets: NDArray[Any]) -> None:
         self.quantiles = quantiles
         self.offsets = offsets.astype(np.float32)
 
-    def __call__(self, prediction: NDArray, target: NDArray) -> tuple[float, NDArray]:
+    def __call__(
+        self, prediction: NDArray[Any], target: NDArray[Any]
+    ) -> tuple[float, NDArray[Any]]:
         """Return the loss and its gradient; target (..., K), prediction (..., K * outputs)."""
         known = ~np.isnan(target)
         if not known.any():
@@ -85,7 +87,7 @@ class Ensemble:
         self.members = [make(one) for one in self._rngs]
         for network, _ in self.members:
             network.head.flat[...] = 0
-        self.share: NDArray | float = 1.0
+        self.share: NDArray[Any] | float = 1.0
         self.losses: list[list[float]] = [[] for _ in self.members]
         self.validation_losses: list[list[float]] = [[] for _ in self.members]
 
@@ -127,7 +129,7 @@ class Ensemble:
         if part:
             self._learn_share(np.concatenate(outputs, axis=1), np.concatenate(targets, axis=1))
 
-    def _learn_share(self, output: NDArray, target: NDArray) -> None:
+    def _learn_share(self, output: NDArray[Any], target: NDArray[Any]) -> None:
         """Learn how far to trust what was said of windows not learnt from, in time order."""
         n, K = target.shape[1:]
         output = output.reshape(*target.shape, -1)
@@ -148,7 +150,7 @@ class Ensemble:
             if gain.mean() > SURE * gain.std(ddof=1) / math.sqrt(len(gain)):
                 self.share[k] = SHARES[best]
 
-    def _error(self, output: NDArray, target: NDArray) -> float:
+    def _error(self, output: NDArray[Any], target: NDArray[Any]) -> float:
         """Return the mean absolute error, or the quantile loss; NaN if nothing is known."""
         known = ~np.isnan(target)
         if not known.any():

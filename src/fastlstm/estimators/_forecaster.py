@@ -10,19 +10,19 @@ c) A panel is many series: each has its own baselines and units, all share the n
 """
 
 import warnings
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone  # type: ignore[import-untyped]
-from sklearn.utils import check_array, check_consistent_length  # type: ignore[import-untyped]
-from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[import-untyped]
+from sklearn.utils.validation import check_is_fitted
 
 from fastlstm._args.numbers import check_size
-from fastlstm.estimators._base import Callback, Columns, Recurrent, documented
+from fastlstm.estimators._backtest import Backtest, backtest
+from fastlstm.estimators._base import Columns, documented
 from fastlstm.estimators._ensemble import Ensemble, KnownLoss
 from fastlstm.estimators._frames import Labels, is_frame
+from fastlstm.estimators._network import Callback
+from fastlstm.estimators._panel import One, PanelReader
 from fastlstm.estimators._windows import Scale, Series, Windows
 
 WINDOWS_PER_EPOCH = 500  # about, if there is no `stride`
@@ -30,57 +30,8 @@ WINDOWS_PER_MEMBER = 6  # with fewer there is no network
 LONGEST_CONTEXT = 120  # by default
 
 
-class Backtest(NamedTuple):
-    """Forecasts of what was known to the user but not to the model.
-
-    Attributes
-    ----------
-    origins : (n,) array of int
-        The first row of each forecast.
-    forecasts, actual : (n, horizon) or (n, horizon, K) arrays
-    quantiles : (n, horizon, Q) or (n, horizon, K, Q) array, or None
-        The forecasts of each quantile, if the estimator has `quantiles`.
-    """
-
-    origins: NDArray[np.intp]
-    forecasts: NDArray[np.float64]
-    actual: NDArray[np.float64]
-    quantiles: NDArray[np.float64] | None = None
-
-    @property
-    def mae(self) -> Any:
-        """Mean absolute error; of several targets one for each, (K,). Gaps do not count."""
-        return _per_column(np.abs(self.forecasts - self.actual))
-
-    @property
-    def rmse(self) -> Any:
-        """Root of the mean squared error, as `mae`."""
-        return np.sqrt(_per_column(np.square(self.forecasts - self.actual)))
-
-    @property
-    def coverage(self) -> NDArray[np.float64]:
-        """The part of the values at most as large as each quantile, (Q,) or (K, Q)."""
-        if self.quantiles is None:
-            raise ValueError("coverage: expected an estimator with quantiles")
-        below = (self.actual[..., np.newaxis] <= self.quantiles).astype(np.float64)
-        below[np.isnan(self.actual)] = np.nan
-        return np.nanmean(below, axis=(0, 1))
-
-
-def _per_column(errors: NDArray) -> Any:
-    mean = np.nanmean(errors, axis=(0, 1))
-    return mean if errors.ndim == 3 else float(mean)
-
-
-class One(NamedTuple):
-    """One series as it was given: what the user will get back looks like it."""
-
-    series: Series
-    labels: Labels | None
-
-
 @documented
-class LSTMForecaster(Recurrent):
+class LSTMForecaster(PanelReader):
     """Forecasts the next steps of a series, with exogenous columns if there are any.
 
     Parameters
@@ -91,6 +42,8 @@ class LSTMForecaster(Recurrent):
         Steps before a forecast that the network sees; less if this is more than half of the
         series that it learns from (`context_`). By default two seasons, at least 24 and at most
         120, and not more than a third of the series.
+    hidden_size : int
+        Hidden units per layer and direction.
     season_length : int, optional
         Steps after which a series repeats itself, 1 if it does not. By default it is found by
         autocorrelation.
@@ -104,7 +57,7 @@ class LSTMForecaster(Recurrent):
     stride : int, optional
         Rows from one training window to the next. By default 1, or more so that there are not
         many more than 500 windows: neighbours differ little.
-    {PARAMETERS}
+    {AFTER_HIDDEN_SIZE}
 
     Attributes
     ----------
@@ -150,8 +103,6 @@ class LSTMForecaster(Recurrent):
     >>> model.backtest(known, series, n_origins=3).forecasts.shape
     (3, 12)
     """
-
-    _exogenous: bool
 
     def __init__(
         self,
@@ -211,58 +162,6 @@ class LSTMForecaster(Recurrent):
         self.past_only = past_only
         self.n_estimators = n_estimators
         self.stride = stride
-
-    def _read_targets(self, y: Any) -> NDArray:
-        y = check_array(
-            y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"
-        )
-        return y.reshape(len(y), -1)
-
-    def _read_one(self, X: Any, y: Any, reset: bool) -> One:
-        """Return one series; learn of what it consists if `reset`."""
-        exogenous = y is not None
-        given = y if exogenous else X
-        targets = self._read_targets(given)
-        if exogenous:
-            columns = validate_data(self, X, reset=reset, dtype=np.float64)
-            check_consistent_length(columns, targets)
-        else:
-            columns = np.empty((len(targets), 0))
-            named = X if getattr(X, "ndim", 1) == 2 else targets
-            validate_data(self, named, reset=reset, skip_check_array=True)
-        if reset:
-            self._exogenous = exogenous
-            self._one_target = np.ndim(given) == 1
-            self._n_targets = targets.shape[1]
-        elif targets.shape[1] != self._n_targets:
-            raise ValueError(
-                f"y: expected {self._n_targets} targets as in fit, got {targets.shape[1]}"
-            )
-        unknown = np.flatnonzero(np.isnan(targets).all(axis=0))
-        if unknown.size:
-            raise ValueError(
-                f"{'y' if exogenous else 'X'}: expected a known value in every target, got only "
-                f"NaN in column {unknown[0]}"
-            )
-        return One(Series(targets, columns), Labels(given) if is_frame(given) else None)
-
-    def _read(self, X: Any, y: Any, reset: bool) -> dict[Any, One]:
-        """Return the series by their names; one that is no panel has the name None."""
-        panel = _is_panel(X)
-        if y is not None and _is_panel(y) != panel:
-            raise TypeError("X, y: expected two panels or two series, got one of each")
-        if not panel:
-            return {None: self._read_one(X, y, reset)}
-        names = list(X) if isinstance(X, Mapping) else list(range(len(X)))
-        if not names:
-            raise ValueError("X: expected at least one series, got an empty panel")
-        if y is not None and (list(y) if isinstance(y, Mapping) else list(range(len(y)))) != names:
-            raise ValueError("y: expected the series of X, by the same names in the same order")
-        ones = {}
-        for name in names:
-            ones[name] = self._read_one(X[name], None if y is None else y[name], reset)
-            reset = False
-        return ones
 
     def _prepare(self, X: Any, y: Any) -> tuple[list[Series], list[NDArray[np.intp]]]:
         """Learn scales and baselines; return standardised series, and the origins to learn from."""
@@ -330,22 +229,6 @@ class LSTMForecaster(Recurrent):
             raise ValueError(f"quantiles: expected an ascending order, got {self.quantiles!r}")
         self._quantiles = q
 
-    def _find_past_only(self) -> NDArray[np.intp]:
-        """Return the numbers of the columns of X that are not known ahead."""
-        if isinstance(self.past_only, str) or not hasattr(self.past_only, "__iter__"):
-            raise TypeError(
-                f"past_only: expected a list of columns, got {type(self.past_only).__name__}"
-            )
-        names = list(getattr(self, "feature_names_in_", []))
-        E = self.n_features_in_ if self._exogenous else 0
-        found = []
-        for column in self.past_only:
-            number = names.index(column) if column in names else column
-            if isinstance(number, str) or not 0 <= number < E:
-                raise ValueError(f"past_only: expected columns of X, got {column!r}")
-            found.append(int(number))
-        return np.array(found, np.intp)
-
     def _setup(self, series: list[Series]) -> Ensemble:
         """Return new members."""
         self._rng = self._new_rng()
@@ -394,6 +277,7 @@ class LSTMForecaster(Recurrent):
         Returns
         -------
         self
+            Fitted.
 
         Raises
         ------
@@ -428,6 +312,7 @@ class LSTMForecaster(Recurrent):
         Returns
         -------
         self
+            Trained further.
         """
         if self.__sklearn_is_fitted__():
             self._check_settings()
@@ -454,63 +339,7 @@ class LSTMForecaster(Recurrent):
     def _standardized(self, series: Series) -> Series:
         return series._replace(exogenous=self._columns.forward(series.exogenous))
 
-    def _read_known(self, X: Any, y: Any, name: str) -> dict[Any, One]:
-        """Return series that `fit` knows by their names."""
-        ones = self._read(X, y, reset=False)
-        if (y is not None) != self._exogenous:
-            raise ValueError(f"y: expected {'it, as in fit' if self._exogenous else 'none'}")
-        unknown = [each for each in ones if each not in self._scales]
-        if unknown:
-            raise ValueError(f"{name}: expected series of fit, {list(self._scales)}, got {unknown}")
-        return ones
-
-    def _read_past(self, past: Any) -> dict[Any, One]:
-        if past is None:
-            return self._ends
-        if self._exogenous and not (isinstance(past, tuple) and len(past) == 2):
-            raise TypeError("past: expected a pair (X, y), because fit had both")
-        past_X, past_y = past if self._exogenous else (past, None)
-        ones = self._read_known(past_X, past_y, "past")
-        for one in ones.values():
-            if len(one.series.targets) < self.context_:
-                raise ValueError(
-                    f"past: expected at least {self.context_} rows, got {len(one.series.targets)}"
-                )
-        return ones
-
-    def _future(self, X: Any, names: list[Any]) -> dict[Any, NDArray]:
-        """Return the exogenous columns of the steps to forecast, by the names of series."""
-        horizon, E = self._horizon, self.n_features_in_ if self._exogenous else 0
-        if X is None and len(self._hidden) == E:
-            return {name: np.zeros((horizon, E)) for name in names}
-        if X is None or not E:
-            raise ValueError(f"X: expected {f'(horizon, {E})' if E else 'none, as in fit'}")
-        given: dict[Any, Any] = {None: X}
-        if self._panel:
-            if not _is_panel(X):
-                raise TypeError("X: expected a panel, as in fit")
-            given = dict(X) if isinstance(X, Mapping) else dict(enumerate(X))
-            if missing := [name for name in names if name not in given]:
-                raise ValueError(f"X: expected the series {missing} too")
-        future = {}
-        for name in names:
-            rows = validate_data(
-                self,
-                given[name],
-                reset=False,
-                dtype=np.float64,
-                ensure_all_finite="allow-nan" if len(self._hidden) else True,
-            )
-            if len(rows) != horizon:
-                raise ValueError(f"X: expected {horizon} rows, the horizon, got {len(rows)}")
-            rows = rows.copy()
-            rows[:, self._hidden] = 0
-            if np.isnan(rows).any():
-                raise ValueError("X: expected no NaN in columns that are known ahead")
-            future[name] = rows
-        return future
-
-    def _forecast(self, X: Any, past: Any) -> dict[Any, tuple[NDArray, Labels | None]]:
+    def _forecast(self, X: Any, past: Any) -> dict[Any, tuple[NDArray[Any], Labels | None]]:
         """Return the forecasts (horizon, K, outputs) of each series, and how it was labelled."""
         check_is_fitted(self)
         ones = self._read_past(past)
@@ -531,7 +360,7 @@ class LSTMForecaster(Recurrent):
         result = windows.absolute(self._ensemble(windows))
         return {name: (result[:, k], one.labels) for k, (name, one) in enumerate(ones.items())}
 
-    def _labelled(self, X: Any, forecasts: dict[Any, Any], quantiles: NDArray) -> Any:
+    def _labelled(self, X: Any, forecasts: dict[Any, Any], quantiles: NDArray[Any]) -> Any:
         """Return forecasts as the series were given."""
         results = {}
         for name, (values, labels) in forecasts.items():
@@ -610,6 +439,7 @@ class LSTMForecaster(Recurrent):
         Returns
         -------
         float
+            The better, the larger.
         """
         check_is_fitted(self)
         scores = []
@@ -653,38 +483,6 @@ class LSTMForecaster(Recurrent):
         Returns
         -------
         Backtest
+            The forecasts, what came, and their errors.
         """
-        n_origins = check_size("n_origins", n_origins)
-        if _is_panel(X):
-            raise TypeError("X: expected one series, got a panel")
-        actual = np.asarray(X if y is None else y, np.float64)
-        origins = len(actual) - self.horizon * np.arange(n_origins, 0, -1)
-        if origins[0] < 2:
-            raise ValueError(
-                f"X: expected more than {n_origins} * {self.horizon} rows, n_origins * horizon, "
-                f"got {len(actual)}"
-            )
-        model, forecasts, quantiles = None, [], []
-        for origin in origins:
-            past = X[:origin] if y is None else (X[:origin], y[:origin])
-            if model is None or refit:
-                model = clone(self).fit(*(past if y is not None else (past,)))
-            future = None if y is None else X[origin : origin + self.horizon]
-            forecasts.append(np.asarray(model.forecast(future, past=past)))
-            if self.quantiles is not None:
-                each = np.asarray(model.forecast_quantiles(future, past=past))
-                quantiles.append(each.reshape(*forecasts[-1].shape, -1))
-        parts = [actual[origin : origin + self.horizon] for origin in origins]
-        return Backtest(
-            origins,
-            np.stack(forecasts),
-            np.stack(parts),
-            np.stack(quantiles) if quantiles else None,
-        )
-
-
-def _is_panel(X: Any) -> bool:
-    """Whether X is many series: a dict, or a list of arrays or frames."""
-    if isinstance(X, Mapping):
-        return not hasattr(X, "ndim")  # a kind of sparse matrix is a dict
-    return isinstance(X, list | tuple) and any(getattr(one, "ndim", 0) for one in X)
+        return backtest(self, X, y, n_origins, refit)

@@ -43,7 +43,7 @@ class Labels:
         self.names = list(y.columns) if y.ndim == 2 else [y.name]
         self.one = y.ndim == 1
 
-    def frame(self, values: NDArray, quantiles: NDArray, index: Any = None) -> Any:
+    def frame(self, values: NDArray[Any], quantiles: NDArray[Any], index: Any = None) -> Any:
         """Return (horizon,), (horizon, K) or, with quantiles, (..., Q) forecasts."""
         import pandas as pd
 

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_array  # type: ignore[import-untyped]
+from sklearn.utils import check_array
+
+from fastlstm._args.arrays import as_array
 
 FLOATS = (np.float64, np.float32)
 
@@ -21,12 +23,12 @@ FLOATS = (np.float64, np.float32)
 class Sequences(NamedTuple):
     """N sequences of any lengths."""
 
-    rows: NDArray  # (sum of lengths, I)
+    rows: NDArray[Any]  # (sum of lengths, I)
     starts: NDArray[np.intp]  # (N,)
     lengths: NDArray[np.intp]  # (N,)
 
     @classmethod
-    def from_rows(cls, rows: NDArray, lengths: NDArray[np.intp]) -> "Sequences":
+    def from_rows(cls, rows: NDArray[Any], lengths: NDArray[np.intp]) -> "Sequences":
         """Name the parts of `rows`, which has the sequences one after the other."""
         return cls(rows, np.cumsum(lengths) - lengths, lengths)
 
@@ -39,12 +41,13 @@ class Sequences(NamedTuple):
         """Return some of them, on the same rows."""
         return Sequences(self.rows, self.starts[which], self.lengths[which])
 
-    def own_rows(self) -> NDArray:
+    def own_rows(self) -> NDArray[Any]:
         """Return the rows of these sequences, without those of others."""
         shift = self.starts - (np.cumsum(self.lengths) - self.lengths)
-        return self.rows[np.repeat(shift, self.lengths) + np.arange(self.lengths.sum())]
+        own = np.repeat(shift, self.lengths) + np.arange(self.lengths.sum())
+        return self.rows.take(own, axis=0)
 
-    def gather(self, which: NDArray[np.intp]) -> tuple[NDArray, NDArray[np.intp] | None]:
+    def gather(self, which: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.intp] | None]:
         """Return some of them side by side, (T, B, I), and their lengths if these differ."""
         lengths = self.lengths[which]
         T = lengths.max()
@@ -64,7 +67,7 @@ def is_list_of_sequences(X: Any) -> bool:
 
 def from_list(X: Sequence[Any]) -> Sequences:
     """Return a list of (T,) or (T, I) array-likes."""
-    arrays = [np.asarray(s) for s in X]
+    arrays = [as_array(f"X[{k}]", s) for k, s in enumerate(X)]
     arrays = [a[:, np.newaxis] if a.ndim == 1 else a for a in arrays]
     I = arrays[0].shape[-1] if arrays[0].ndim else 0
     for k, a in enumerate(arrays):

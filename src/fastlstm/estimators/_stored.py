@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._layers.from_params import assemble
-from fastlstm.estimators import _baseline, _ensemble, _forecaster, _supervised, _windows
+from fastlstm.estimators import (
+    _baseline,
+    _ensemble,
+    _forecaster,
+    _panel,
+    _smoothing,
+    _supervised,
+    _windows,
+)
 from fastlstm.estimators._base import Columns, Recurrent
 from fastlstm.estimators._network import Network
 from fastlstm.training import AdamW, Linear
@@ -29,12 +37,16 @@ CLASSES = {
         _baseline.Baseline,
         _baseline.Kind,
         _baseline.Member,
-        _baseline.Smoothing,
         _baseline.Zero,
         _baseline.Mean,
         _ensemble.Ensemble,
         _ensemble.KnownLoss,
-        _forecaster.One,
+        _panel.One,
+        _smoothing.Holt,
+        _smoothing.Level,
+        _smoothing.Seasonal,
+        _smoothing.Smoothing,
+        _smoothing.Theta,
         _windows.Scale,
         _windows.Series,
         Columns,
@@ -49,11 +61,11 @@ LEFT_OUT = {"callback", "_optimizer", "_rng", "_rngs", "labels"}
 PLAIN = (bool, int, float, str, type(None))
 
 
-def to_store(estimator: Any) -> tuple[dict[str, Any], dict[str, NDArray]]:
+def to_store(estimator: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return what JSON can say of a fitted estimator, and its arrays by name."""
     if not estimator.__sklearn_is_fitted__():
         raise ValueError(f"layer: expected a fitted {type(estimator).__name__}")
-    arrays: dict[str, NDArray] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     state = _encoded(_kept(vars(estimator)), "", arrays)
     return {"estimator": type(estimator).__name__, "state": state}, arrays
 
@@ -62,7 +74,7 @@ def _kept(attributes: Any) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if name not in LEFT_OUT}
 
 
-def _encoded(value: Any, name: str, arrays: dict[str, NDArray]) -> Any:
+def _encoded(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, PLAIN):
@@ -105,7 +117,9 @@ def _plain(key: Any) -> Any:
     return key
 
 
-def _encoded_network(network: Network, name: str, arrays: dict[str, NDArray]) -> dict[str, Any]:
+def _encoded_network(
+    network: Network, name: str, arrays: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
     for part, module in (("layers", network.layers), ("head", network.head)):
         arrays |= {f"{name}.{part}.{each}": array for each, array in module.params.items()}
     return {
@@ -116,7 +130,7 @@ def _encoded_network(network: Network, name: str, arrays: dict[str, NDArray]) ->
     }
 
 
-def from_store(about: dict[str, Any], arrays: dict[str, NDArray]) -> Any:
+def from_store(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
     """Return the estimator; ValueError or TypeError if this is not what `to_store` returned."""
     name = about.get("estimator")
     if name not in ESTIMATORS:
@@ -152,7 +166,7 @@ def _optimizer(estimator: Recurrent, network: Any) -> AdamW:
     return AdamW(network.modules, lr=estimator._peak(), weight_decay=estimator.weight_decay)
 
 
-def _decoded(value: Any, arrays: dict[str, NDArray]) -> Any:
+def _decoded(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     if isinstance(value, list):
         return [_decoded(each, arrays) for each in value]
     if not isinstance(value, dict):
@@ -185,10 +199,10 @@ def _known_class(name: Any) -> Any:
     return CLASSES[name]
 
 
-def _decoded_object(value: dict[str, Any], arrays: dict[str, NDArray]) -> Any:
+def _decoded_object(value: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
     cls = _known_class(value["object"])
     state = _decoded(value.get("state"), arrays)
-    if cls is _forecaster.One:
+    if cls is _panel.One:
         state["labels"] = None
     if issubclass(cls, tuple):
         return cls(**state)
@@ -198,8 +212,8 @@ def _decoded_object(value: dict[str, Any], arrays: dict[str, NDArray]) -> Any:
     return made
 
 
-def _decoded_network(value: dict[str, Any], arrays: dict[str, NDArray]) -> Network:
-    params: dict[str, dict[str, NDArray]] = {"layers": {}, "head": {}}
+def _decoded_network(value: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Network:
+    params: dict[str, dict[str, NDArray[Any]]] = {"layers": {}, "head": {}}
     for part, own in params.items():
         begin = f"{value['network']}.{part}."
         own |= {n.removeprefix(begin): a for n, a in arrays.items() if n.startswith(begin)}

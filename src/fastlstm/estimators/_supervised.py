@@ -4,20 +4,21 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin, RegressorMixin  # type: ignore[import-untyped]
-from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
-from sklearn.utils import (  # type: ignore[import-untyped]
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import (
     assert_all_finite,
     check_array,
     check_consistent_length,
     column_or_1d,
 )
-from sklearn.utils.multiclass import (  # type: ignore[import-untyped]
+from sklearn.utils.multiclass import (
     check_classification_targets,
     unique_labels,
 )
-from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[import-untyped]
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from fastlstm._args.arrays import refuse_mask
 from fastlstm.estimators._base import Columns, Recurrent, documented
 from fastlstm.estimators._network import Batch, Loss, predict
 from fastlstm.estimators._sequences import (
@@ -36,7 +37,7 @@ class Labelled(NamedTuple):
     """Sequences and a target for each, which may be missing in prediction."""
 
     sequences: Sequences
-    target: NDArray
+    target: NDArray[Any]
 
     def __len__(self) -> int:
         return self.sequences.n
@@ -53,24 +54,29 @@ class Supervised(Recurrent):
     _loss: Loss
     _fit_on_table: bool
 
-    def _check_target(self, y: Any) -> NDArray:
+    def _check_target(self, y: Any) -> NDArray[Any]:
         """Return y as an array."""
         raise NotImplementedError
 
-    def _learn_target(self, y: NDArray) -> int:
+    def _learn_target(self, y: NDArray[Any]) -> int:
         """Learn of what y consists; return the outputs that the network needs for it."""
         raise NotImplementedError
 
-    def _encode(self, y: NDArray) -> NDArray:
+    def _encode(self, y: NDArray[Any]) -> NDArray[Any]:
         """Return y as the loss wants it."""
         raise NotImplementedError
 
-    def _strata(self, target: NDArray) -> NDArray | None:
+    def _constant_loss(self, target: NDArray[Any]) -> float:
+        """Return the least loss of an output that is the same for all sequences."""
+        raise NotImplementedError
+
+    def _strata(self, target: NDArray[Any]) -> NDArray[Any] | None:
         """Return groups of which the same part is held out."""
         return None
 
     def _read(self, X: Any, reset: bool) -> Sequences:
         """Return the sequences of any kind of X, checked against those of `fit` unless `reset`."""
+        refuse_mask("X", X)
         if is_list_of_sequences(X):
             sequences = from_list(X)
         elif (X if hasattr(X, "ndim") else np.asarray(X)).ndim >= 3:
@@ -91,11 +97,12 @@ class Supervised(Recurrent):
             )
         return sequences
 
-    def _read_both(self, X: Any, y: Any, reset: bool) -> tuple[Sequences, NDArray]:
+    def _read_both(self, X: Any, y: Any, reset: bool) -> tuple[Sequences, NDArray[Any]]:
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None"
             )
+        refuse_mask("y", y)
         sequences = self._read(X, reset)
         y = self._check_target(y)
         check_consistent_length(sequences.lengths, y)
@@ -118,11 +125,17 @@ class Supervised(Recurrent):
         Returns
         -------
         self
+            Fitted.
 
         Raises
         ------
         ValueError, TypeError
             If the data or a parameter of the estimator is not what it should be.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If the loss is not 1 % below that of the same answer to everything.
         """
         self._check_settings()
         sequences, y = self._read_both(X, y, reset=True)
@@ -143,10 +156,15 @@ class Supervised(Recurrent):
         if self.early_stopping:
             held_out = Labelled(sequences.take(held), target[held])
         self._start(sequences.rows.shape[1], outputs)
-        self._train(Labelled(sequences.take(chosen), target[chosen]), type(self)._loss, held_out)
+        self._train(
+            Labelled(sequences.take(chosen), target[chosen]),
+            type(self)._loss,
+            held_out,
+            self._constant_loss(target[chosen]),
+        )
         return self
 
-    def _partial_fit(self, X: Any, y: ArrayLike, all_targets: NDArray | None = None) -> Self:
+    def _partial_fit(self, X: Any, y: ArrayLike, all_targets: NDArray[Any] | None = None) -> Self:
         self._check_settings()
         first = not self.__sklearn_is_fitted__()
         sequences, y = self._read_both(X, y, reset=first)
@@ -197,30 +215,34 @@ class LSTMClassifier(ClassifierMixin, Supervised):
     >>> rng = np.random.default_rng(0)
     >>> X = [rng.standard_normal(T).cumsum() for T in rng.integers(5, 30, 400)]
     >>> y = ["up" if x[-1] > x[0] else "down" for x in X]
-    >>> model = LSTMClassifier(16, max_iter=40, random_state=0).fit(X[:300], y[:300])
+    >>> model = LSTMClassifier(16, random_state=0).fit(X[:300], y[:300])
     >>> model.score(X[300:], y[300:]) > 0.9
     True
     """
 
     _loss = staticmethod(cross_entropy_loss)
 
-    def _check_target(self, y: Any) -> NDArray:
-        y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
-        return y
+    def _check_target(self, y: Any) -> NDArray[Any]:
+        labels: NDArray[Any] = column_or_1d(y, warn=True)
+        assert_all_finite(labels, input_name="y")
+        check_classification_targets(labels)
+        return labels
 
-    def _learn_target(self, y: NDArray) -> int:
+    def _learn_target(self, y: NDArray[Any]) -> int:
         self.classes_ = np.unique(y)
         return len(self.classes_)
 
-    def _encode(self, y: NDArray) -> NDArray:
+    def _encode(self, y: NDArray[Any]) -> NDArray[Any]:
         unknown = np.setdiff1d(y, self.classes_)
         if unknown.size:
             raise ValueError(f"y: expected labels of classes, got {unknown}")
         return np.searchsorted(self.classes_, y)
 
-    def _strata(self, target: NDArray) -> NDArray:
+    def _constant_loss(self, target: NDArray[Any]) -> float:
+        parts = np.bincount(target) / len(target)
+        return float(-(parts * np.log(parts, where=parts > 0, out=np.zeros_like(parts))).sum())
+
+    def _strata(self, target: NDArray[Any]) -> NDArray[Any]:
         return target
 
     def partial_fit(self, X: Any, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
@@ -236,6 +258,7 @@ class LSTMClassifier(ClassifierMixin, Supervised):
         Returns
         -------
         self
+            Trained further.
         """
         labels = None if classes is None else unique_labels(classes)
         if self.__sklearn_is_fitted__():
@@ -252,21 +275,32 @@ class LSTMClassifier(ClassifierMixin, Supervised):
         ----------
         X
             Sequences, as of `fit`.
+
+        Returns
+        -------
+        (N, C) array
+            Probabilities; each row's sum is 1.
         """
         logits = self._predict(X)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return odds / odds.sum(axis=1, keepdims=True)
+        odds: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
+        odds /= odds.sum(axis=1, keepdims=True)
+        return odds
 
-    def predict(self, X: Any) -> NDArray:
+    def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each sequence, (N,).
 
         Parameters
         ----------
         X
             Sequences, as of `fit`.
+
+        Returns
+        -------
+        (N,) array
+            Labels as `fit` got them.
         """
         chosen = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[chosen]
+        return np.asarray(self.classes_[chosen])
 
 
 @documented
@@ -310,19 +344,22 @@ class LSTMRegressor(RegressorMixin, Supervised):
         tags.target_tags.multi_output = True
         return tags
 
-    def _check_target(self, y: Any) -> NDArray:
-        return check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
+    def _check_target(self, y: Any) -> NDArray[Any]:
+        return np.asarray(check_array(y, dtype=np.float64, ensure_2d=False, input_name="y"))
 
-    def _learn_target(self, y: NDArray) -> int:
+    def _learn_target(self, y: NDArray[Any]) -> int:
         self._one_target = y.ndim == 1
         self._targets = Columns(y.reshape(len(y), -1))
         return len(self._targets.mean)
 
-    def _encode(self, y: NDArray) -> NDArray:
+    def _encode(self, y: NDArray[Any]) -> NDArray[Any]:
         K = len(self._targets.mean)
         if y.size != len(y) * K:
             raise ValueError(f"y: expected {K} numbers per sequence as before, got {y.shape}")
         return self._targets.forward(y.reshape(-1, K))
+
+    def _constant_loss(self, target: NDArray[Any]) -> float:
+        return float(target.var(axis=0, dtype=np.float64).mean())
 
     def partial_fit(self, X: Any, y: ArrayLike) -> Self:
         """Make one more pass, over these data, at a constant learning rate.
@@ -335,6 +372,7 @@ class LSTMRegressor(RegressorMixin, Supervised):
         Returns
         -------
         self
+            Trained further.
         """
         return self._partial_fit(X, y)
 
@@ -345,6 +383,11 @@ class LSTMRegressor(RegressorMixin, Supervised):
         ----------
         X
             Sequences, as of `fit`.
+
+        Returns
+        -------
+        (N,) or (N, K) array
+            In the units of y.
         """
         output = self._predict(X)
         y = self._targets.backward(output)

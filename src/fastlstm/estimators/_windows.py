@@ -11,7 +11,7 @@ c) A gap (NaN) is shown as not known and left out of the loss. The baseline sees
 d) Windows are gathered when needed: only the baseline's forecasts grow with their number.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,24 +25,24 @@ LEAST = 1e-3  # of a series' standard deviation: what the baseline misses is not
 class Series(NamedTuple):
     """Rows in time order."""
 
-    targets: NDArray  # (T, K), NaN where not known
-    exogenous: NDArray  # (T, E)
+    targets: NDArray[Any]  # (T, K), NaN where not known
+    exogenous: NDArray[Any]  # (T, E)
 
     def tail(self, rows: int) -> "Series":
         """Return the last rows."""
         return Series(self.targets[-rows:], self.exogenous[-rows:])
 
-    def append(self, targets: NDArray, exogenous: NDArray) -> "Series":
+    def append(self, targets: NDArray[Any], exogenous: NDArray[Any]) -> "Series":
         """Return these rows and more."""
         return Series(
             np.concatenate([self.targets, targets]), np.concatenate([self.exogenous, exogenous])
         )
 
 
-def fill_gaps(y: NDArray) -> NDArray:
+def fill_gaps(y: NDArray[Any]) -> NDArray[Any]:
     """Return a copy of y (T,) with straight lines over gaps; at the ends the nearest value."""
     known = np.flatnonzero(~np.isnan(y))
-    return np.interp(np.arange(len(y)), known, y[known])
+    return np.asarray(np.interp(np.arange(len(y)), known, y[known]))
 
 
 class Scale:
@@ -63,7 +63,7 @@ class Scale:
 
     def __init__(
         self,
-        targets: NDArray,
+        targets: NDArray[Any],
         horizon: int,
         context: int,
         period: int | None,
@@ -87,7 +87,7 @@ class Scale:
                 lag = max(1, min(context // 2, T - 1))
                 self.shown[k] = np.sqrt(np.square(y[lag:] - y[:-lag]).mean()) or 1.0
 
-    def errors(self) -> NDArray:
+    def errors(self) -> NDArray[Any]:
         """Return the baselines' errors from rolling origins, in units of what they miss."""
         parts = []
         for k, baseline in enumerate(self.baselines):
@@ -134,7 +134,7 @@ class Windows:
 
     def _forecasts(
         self, start: int, series: Series, scale: Scale, origins: NDArray[np.intp]
-    ) -> NDArray:
+    ) -> NDArray[Any]:
         """Return the baseline's forecasts from all origins, (n, horizon, K)."""
         out = np.empty((len(origins), self.horizon, series.targets.shape[1]))
         for k, baseline in enumerate(scale.baselines):
@@ -155,8 +155,10 @@ class Windows:
         """Return of which windows the forecast overlaps with none of those of `own`."""
         first, last = self.origins[own].min(), self.origins[own].max()
         # a block is contiguous; in a panel rows of other series lie apart anyway
-        near = (self.origins > first - self.horizon) & (self.origins < last + self.horizon)
-        return ~near
+        apart: NDArray[np.bool_] = (self.origins <= first - self.horizon) | (
+            self.origins >= last + self.horizon
+        )
+        return apart
 
     def batch(self, which: NDArray[np.intp]) -> Batch:
         """Return some of them; the target is what the baseline misses."""
@@ -178,7 +180,7 @@ class Windows:
         x = np.concatenate([shown, known, exogenous], axis=-1)
         return Batch(x.astype(np.float32), None, target.astype(np.float32))
 
-    def absolute(self, output: NDArray) -> NDArray:
+    def absolute(self, output: NDArray[Any]) -> NDArray[Any]:
         """Return forecasts (horizon, n, K, outputs) of what the network said of all windows."""
         units = self.missed[self.which].transpose(1, 0, 2)[..., np.newaxis]
         return self.baseline.transpose(1, 0, 2)[..., np.newaxis] + output * units

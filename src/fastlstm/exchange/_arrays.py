@@ -3,10 +3,9 @@
 import inspect
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._args.arrays import check_real
+from fastlstm._args.arrays import check_real, refuse_mask
 from fastlstm._args.cells import PLAIN, Cell
 from fastlstm._layers.recurrent import Recurrent
 
@@ -15,12 +14,13 @@ HARMLESS = {"input_size", "hidden_size", "num_layers", "bias", "bidirectional", 
 HARMLESS |= {"dropout", "input_dropout", "recurrent_dropout"}
 
 
-def to_array(name: str, value: Any) -> NDArray:
+def to_array(name: str, value: Any) -> NDArray[Any]:
     """Return a tensor or array-like as an array of float32 or float64."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
+    refuse_mask(name, value)
     try:
-        return check_real(name, np.asarray(value))
+        return check_real(name, value)
     except TypeError as error:  # also what PyTorch raises for a type that NumPy does not have
         kind = getattr(value, "dtype", type(value).__name__)
         raise TypeError(f"{name}: expected float32 or float64, got {kind}") from error

@@ -65,7 +65,7 @@ def from_keras(*layers: Any, **options: Any) -> LSTM | GRU | RNN:
     if not layers:
         raise TypeError("layers: expected at least one")
     told: list[dict[str, Any]] = []
-    params: dict[str, NDArray] = {}
+    params: dict[str, NDArray[Any]] = {}
     found: list[tuple[str, dict[str, Any]]] = []
     for k, layer in enumerate(layers):
         name = f"layers[{k}]"
@@ -93,7 +93,7 @@ def from_keras(*layers: Any, **options: Any) -> LSTM | GRU | RNN:
     return assemble(cell, params, config | (told[0] if told else {}) | options)
 
 
-def to_keras(layer: Recurrent) -> list[list[NDArray]]:
+def to_keras(layer: Recurrent) -> list[list[NDArray[Any]]]:
     """Return the weights of a layer as Keras has them.
 
     Parameters
@@ -121,7 +121,7 @@ def to_keras(layer: Recurrent) -> list[list[NDArray]]:
     """
     check_expressible(layer, "Keras", HARMLESS | {"reset_after", "activations", "nonlinearity"})
     cell = find_cell(layer.cell, layer._config())
-    weights: list[list[NDArray]] = []
+    weights: list[list[NDArray[Any]]] = []
     for k in range(layer.num_layers):
         weights.append([])
         for suffix in layer._suffixes(k):
@@ -138,7 +138,7 @@ def to_keras(layer: Recurrent) -> list[list[NDArray]]:
     return weights
 
 
-def _reordered(cell: Cell, array: NDArray) -> NDArray:
+def _reordered(cell: Cell, array: NDArray[Any]) -> NDArray[Any]:
     """Return the rows of a GRU in the order z, r, n for r, z, n, or the reverse."""
     if cell.kind != "gru":
         return array
@@ -147,7 +147,7 @@ def _reordered(cell: Cell, array: NDArray) -> NDArray:
 
 
 def _read_direction(
-    name: str, suffix: str, arrays: list[NDArray], params: dict[str, NDArray]
+    name: str, suffix: str, arrays: list[NDArray[Any]], params: dict[str, NDArray[Any]]
 ) -> tuple[str, dict[str, Any]]:
     """Add to `params` the arrays of one direction; return its cell and what they tell."""
     kernel, recurrent, *biases = arrays

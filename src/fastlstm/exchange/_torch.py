@@ -124,15 +124,15 @@ def _module_options(module: Any) -> dict[str, Any]:
     return options
 
 
-def _columns(params: Mapping[str, NDArray], name: str) -> int:
+def _columns(params: Mapping[str, NDArray[Any]], name: str) -> int:
     if name not in params:
         raise ValueError(f"{name}: expected an array of this name, got {', '.join(params)}")
     if params[name].ndim != 2:
         raise ValueError(f"{name}: expected 2 dimensions, got shape {params[name].shape}")
-    return params[name].shape[1]
+    return int(params[name].shape[1])
 
 
-def to_torch(layer: Recurrent) -> dict[str, NDArray]:
+def to_torch(layer: Recurrent) -> dict[str, NDArray[Any]]:
     """Return the weights of a layer as PyTorch has them.
 
     Parameters
@@ -159,7 +159,8 @@ def to_torch(layer: Recurrent) -> dict[str, NDArray]:
     {'weight_ih_l0': (8, 3), 'weight_hh_l0': (8, 8), 'bias_ih_l0': (8,), 'bias_hh_l0': (8,)}
     """
     names = HARMLESS | {"proj_size"}
-    if isinstance(layer, Recurrent) and layer._config().get("nonlinearity") == "relu":
+    is_layer = isinstance(layer, Recurrent)  # what is none is refused below
+    if is_layer and layer._config().get("nonlinearity") == "relu":
         names = names | {"nonlinearity"}
     check_expressible(layer, "PyTorch", names)
     state = {}

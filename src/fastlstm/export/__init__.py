@@ -113,7 +113,7 @@ def c(
 
 
 def _check_name(path: Path, name: str | None) -> str:
-    given = path.stem.lower() if name is None else name
+    given: object = path.stem.lower() if name is None else name
     if not isinstance(given, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", given):
         raise ValueError(f"name: expected a lower-case identifier of C, got {given!r}")
     if re.fullmatch(r"(lstm|gru|rnn|linear)_\d\w*", given):

@@ -19,8 +19,8 @@ STEPS = 8
 class Golden(NamedTuple):
     """A sequence, and what the network makes of it."""
 
-    x: NDArray  # (T, I)
-    y: NDArray  # (T, J)
+    x: NDArray[Any]  # (T, I)
+    y: NDArray[Any]  # (T, J)
 
 
 def golden(network: Network, bfloat16: bool) -> Golden:
@@ -33,17 +33,17 @@ def golden(network: Network, bfloat16: bool) -> Golden:
     return Golden(x, y)
 
 
-def _output(part: Part, x: NDArray, bfloat16: bool) -> NDArray:
+def _output(part: Part, x: NDArray[Any], bfloat16: bool) -> NDArray[Any]:
     of_part = _of_dense if isinstance(part, Dense) else _of_recurrence
     return of_part(part, x, stored if bfloat16 else np.asarray)
 
 
-def stored(weights: NDArray) -> NDArray:
+def stored(weights: NDArray[Any]) -> NDArray[Any]:
     """Return weights as bfloat16 holds them."""
     return (to_bfloat16(weights).astype(np.uint32) << 16).view(np.float32)
 
 
-def _of_recurrence(part: Any, x: NDArray, kept: Any) -> NDArray:
+def _of_recurrence(part: Any, x: NDArray[Any], kept: Any) -> NDArray[Any]:
     layer = part.layer
     matrices = ("w_ih", "w_hh", "w_proj")
     arrays = {n: kept(a) if n in matrices else a for n, a in part.arrays.items()}
@@ -52,7 +52,7 @@ def _of_recurrence(part: Any, x: NDArray, kept: Any) -> NDArray:
     return _run(weights, part, x[:, np.newaxis], masks=masks, reverse=part.from_end)[:, 0]
 
 
-def _of_dense(part: Any, x: NDArray, kept: Any) -> NDArray:
+def _of_dense(part: Any, x: NDArray[Any], kept: Any) -> NDArray[Any]:
     weight, bias = kept(part.layer.params["weight"]), part.layer.params.get("bias")
     y = np.zeros((len(x), len(weight)), x.dtype)
     if bias is not None:
@@ -65,17 +65,18 @@ def _of_dense(part: Any, x: NDArray, kept: Any) -> NDArray:
     one, none = np.eye(len(weight), dtype=x.dtype), np.zeros((len(weight),) * 2, x.dtype)
     named = {"w_ih": one, "w_hh": none, "activations": (part.activation,)}
     weights = _scalar_weights("rnn", x.dtype, **named)
-    return _run(weights, None, y[np.newaxis])[0]
+    activated: NDArray[Any] = _run(weights, None, y[np.newaxis])[0]
+    return activated
 
 
-def _scalar_weights(cell: str, dtype: np.dtype, **given: Any) -> Any:
+def _scalar_weights(cell: str, dtype: np.dtype[Any], **given: Any) -> Any:
     """Return weights packed for the scalar kernels; there need be no bias."""
     return make_weights(CORES[dtype], cell, **{"b": None, "isa": "scalar", **given})
 
 
 def _run(
-    weights: Any, part: Any, x: NDArray, *, masks: Any = None, reverse: bool = False
-) -> NDArray:
+    weights: Any, part: Any, x: NDArray[Any], *, masks: Any = None, reverse: bool = False
+) -> NDArray[Any]:
     """Return the outputs (T, B, R) of packed weights, from a state of zero."""
     T, B, I = x.shape
     R, H = (I, I) if part is None else (part.R, part.H)

@@ -31,7 +31,7 @@ class Recurrence:
     I: int
     H: int
     R: int  # what is fed back and put out
-    arrays: dict[str, NDArray]  # by the names of `_args.cells`; only those that it has
+    arrays: dict[str, NDArray[Any]]  # by the names of `_args.cells`; only those that it has
     activations: tuple[Activation, ...]
     bounds: dict[str, float | None]  # clip, cell_clip, proj_clip
     zoneout: dict[str, float]  # h and c
@@ -62,7 +62,7 @@ class Recurrence:
         blocks = self.cell.blocks or self.cell.gates
         return "".join(letter for letter in blocks if letter in self.cell.gates)
 
-    def blocks_of(self, array: NDArray, letters: str, order: str) -> NDArray:
+    def blocks_of(self, array: NDArray[Any], letters: str, order: str) -> NDArray[Any]:
         """Return blocks of H rows, which `letters` names, in another order: (gates, H, ...)."""
         blocks = array.reshape(len(letters), self.H, *array.shape[1:])
         return blocks[[letters.index(letter) for letter in order]]

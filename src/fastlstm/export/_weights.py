@@ -5,7 +5,7 @@ no C++ before 2017, and nobody reads them.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ class Constant(NamedTuple):
     """An array of a file, and whether it may be stored in less than the network computes in."""
 
     name: str
-    values: NDArray
+    values: NDArray[Any]
     is_matrix: bool
 
 
@@ -59,7 +59,7 @@ def constants_of(part: Part) -> Iterator[Constant]:
         yield Constant(f"{n}_P", part.arrays["w_proj"].T, True)
 
 
-def to_bfloat16(values: NDArray) -> NDArray[np.uint16]:
+def to_bfloat16(values: NDArray[Any]) -> NDArray[np.uint16]:
     """Return float32 rounded to the nearest bfloat16, ties to even, as bits.
 
     Examples
@@ -84,7 +84,7 @@ def text_of(constant: Constant, real: str, bfloat16: bool) -> str:
     return f"static const {kind} {constant.name}{sizes} = {_braces(values, suffix, 0)};\n"
 
 
-def _braces(values: NDArray, suffix: str, depth: int) -> str:
+def _braces(values: NDArray[Any], suffix: str, depth: int) -> str:
     indent = "    " * (depth + 1)
     if values.ndim > 1:
         rows = ",\n".join(indent + _braces(row, suffix, depth + 1) for row in values)

@@ -25,8 +25,8 @@ Counter({'LSTM': 1})
 
 try:
     import keras as _keras
-except ImportError as error:
-    raise ImportError("fastlstm.keras needs Keras 3: pip install 'fastlstm[keras]'") from error
+except ImportError as _error:
+    raise ImportError("fastlstm.keras needs Keras 3: pip install 'fastlstm[keras]'") from _error
 
 if _keras.backend.backend() != "torch":
     raise ImportError(f"fastlstm.keras needs KERAS_BACKEND=torch, got {_keras.backend.backend()}")

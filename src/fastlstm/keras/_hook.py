@@ -55,7 +55,9 @@ def _hooked(layer_class: Any, theirs: Any) -> Any:
     cell_class, cell = LAYERS[layer_class]
 
     @functools.wraps(theirs)
-    def inner_loop(self, sequences, initial_state, mask, training=False):
+    def inner_loop(
+        self: Any, sequences: Any, initial_state: Any, mask: Any, training: bool = False
+    ) -> Any:
         states = initial_state if isinstance(initial_state, (list, tuple)) else [initial_state]
         if isinstance(mask, (list, tuple)):
             mask = mask[0]

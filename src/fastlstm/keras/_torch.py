@@ -52,7 +52,7 @@ def run(
         t is not None and t.requires_grad for t in (x, *arrays)
     )
 
-    def call(x, h_0, c_0, batch_sizes, B):
+    def call(x: Tensor, h_0: Any, c_0: Any, batch_sizes: Any, B: int) -> Any:
         y, *final, _ = run_one(
             *(mode, x, h_0, c_0, w_ih, w_hh, None, *biases, batch_sizes, None, B, False, keep_tape)
         )
@@ -61,7 +61,8 @@ def run(
     if mask is None:
         y, final = call(x.transpose(0, 1), h_0, c_0, None, len(x))
         return y.transpose(0, 1), tuple(final)
-    return _masked(call, x, mask, states)
+    ran: tuple[Tensor, tuple[Tensor, ...]] = _masked(call, x, mask, states)
+    return ran
 
 
 def _masked(call: Any, x: Tensor, mask: Tensor, states: list[Tensor]) -> Any:

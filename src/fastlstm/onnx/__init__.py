@@ -10,8 +10,8 @@ c) Nothing is approximated: what the other side cannot represent is a ValueError
 
 try:
     import onnx  # noqa: F401  the package of ONNX: imports are absolute
-except ImportError as error:
-    raise ImportError("fastlstm.onnx needs the package onnx: pip install 'onnx>=1.22'") from error
+except ImportError as _error:
+    raise ImportError("fastlstm.onnx needs the package onnx: pip install 'onnx>=1.22'") from _error
 
 from fastlstm.onnx._backend import Backend
 from fastlstm.onnx._export import export

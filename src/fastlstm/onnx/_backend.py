@@ -31,16 +31,16 @@ class _Recurrent(OpRun):
 
     def _run(
         self,
-        X: NDArray,
-        W: NDArray,
-        R: NDArray,
-        B: NDArray | None = None,
-        sequence_lens: NDArray | None = None,
-        initial_h: NDArray | None = None,
-        initial_c: NDArray | None = None,
-        P: NDArray | None = None,
+        X: NDArray[Any],
+        W: NDArray[Any],
+        R: NDArray[Any],
+        B: NDArray[Any] | None = None,
+        sequence_lens: NDArray[Any] | None = None,
+        initial_h: NDArray[Any] | None = None,
+        initial_c: NDArray[Any] | None = None,
+        P: NDArray[Any] | None = None,
         **attributes: Any,
-    ) -> tuple[NDArray, ...]:
+    ) -> tuple[NDArray[Any], ...]:
         node = read_node(type(self).__name__, attributes)
         weights = check_weights(node, W, R, B, P)
         states_given = {"h_0": initial_h, "c_0": initial_c}

@@ -165,7 +165,7 @@ class _Builder:
         name = f"{op} of {outputs[0]}"
         self.nodes.append(helper.make_node(op, inputs, outputs, name=name, **attributes))
 
-    def _constant(self, name: str, value: NDArray | list[int]) -> str:
+    def _constant(self, name: str, value: NDArray[Any] | list[int]) -> str:
         array = np.array(value, np.int64) if isinstance(value, list) else value
         self.initializers.append(numpy_helper.from_array(array, name))
         return name

@@ -232,7 +232,7 @@ class Graph:
         size = dimensions[axis].dim_value if axis < len(dimensions) else 0
         return size if size > 0 else default
 
-    def guess_shape(self, node: onnx.NodeProto) -> NDArray | None:
+    def guess_shape(self, node: onnx.NodeProto) -> NDArray[Any] | None:
         """Return what a node Shape may give, None for others and where the rank is not known.
 
         Sizes that the model leaves open are taken to be 2.

@@ -88,6 +88,7 @@ def load_all(source: Any) -> list[Any]:
     Returns
     -------
     list of LSTM, GRU and RNN
+        In the order of the graph.
 
     Raises
     ------

@@ -134,10 +134,10 @@ def write_attributes(
 class Weights(NamedTuple):
     """A node's weights as ONNX has them, D directions: None where a node has none."""
 
-    W: NDArray  # (D, G * H, I)
-    R: NDArray  # (D, G * H, H)
-    B: NDArray | None  # (D, 2 * G * H)
-    P: NDArray | None  # (D, 3 * H)
+    W: NDArray[Any]  # (D, G * H, I)
+    R: NDArray[Any]  # (D, G * H, H)
+    B: NDArray[Any] | None  # (D, 2 * G * H)
+    P: NDArray[Any] | None  # (D, 3 * H)
 
 
 def check_weights(
@@ -166,7 +166,7 @@ def check_weights(
     )
 
 
-def read_weights(node: Node, weights: Weights, d: int) -> dict[str, NDArray]:
+def read_weights(node: Node, weights: Weights, d: int) -> dict[str, NDArray[Any]]:
     """Return the arrays that direction `d` has, as arguments of the array API."""
     options, onnx = node.options[d], GATES[node.kind][1]
     ours = our_gates(node.kind, options)
@@ -186,11 +186,11 @@ def read_weights(node: Node, weights: Weights, d: int) -> dict[str, NDArray]:
 def write_weights(
     kind: str,
     options: Mapping[str, Any],
-    w_ih: NDArray,
-    w_hh: NDArray,
-    b: NDArray | None = None,
-    peephole: NDArray | None = None,
-) -> list[NDArray | None]:
+    w_ih: NDArray[Any],
+    w_hh: NDArray[Any],
+    b: NDArray[Any] | None = None,
+    peephole: NDArray[Any] | None = None,
+) -> list[NDArray[Any] | None]:
     """Return W, R, B and P of one direction from arguments of the array API."""
     ours, onnx = our_gates(kind, options), GATES[kind][1]
     B = P = None
@@ -207,7 +207,7 @@ def our_gates(kind: str, options: Mapping[str, Any]) -> str:
     return find_cell(kind.lower(), options).gates
 
 
-def move_blocks(a: NDArray, before: str, after: str) -> NDArray:
+def move_blocks(a: NDArray[Any], before: str, after: str) -> NDArray[Any]:
     """Return `a`, whose rows are one block for each letter of `before`, in the order of `after`.
 
     Examples

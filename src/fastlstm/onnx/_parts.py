@@ -90,7 +90,7 @@ class _Finder:
         self._make_outputs(node.output, T, B, said, weights)
         self.parts.append(Part(said, weights, batch_first, lengths, below))
 
-    def _constant(self, name: str, tensor: str) -> NDArray:
+    def _constant(self, name: str, tensor: str) -> NDArray[Any]:
         if tensor not in self.values.constants:
             raise ValueError(f"{name}: expected constants, got {self._reason(tensor)}")
         return self.values.constants[tensor][0]
@@ -116,7 +116,7 @@ class _Finder:
         if value is not None and value.any():
             raise ValueError(f"{name}: expected zeros or an input of the model, got constants")
 
-    def _fixed(self, name: str, tensor: str) -> NDArray | None:
+    def _fixed(self, name: str, tensor: str) -> NDArray[Any] | None:
         """Return the value of a tensor that depends on no numbers, at most on shapes."""
         value = self.values.fixed(tensor)
         if value is None and tensor and tensor not in self.graph.open:
@@ -127,13 +127,13 @@ class _Finder:
                 )
         return value
 
-    def _random(self, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
+    def _random(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         self.graph.budget.take("x and y", math.prod(shape) * dtype.itemsize)
         numbers = self.rng.standard_normal(shape, dtype)
         numbers *= 1e4  # large, so that a bound between two layers would be seen
         return numbers
 
-    def _find_output(self, x: NDArray, batch_first: bool) -> int | None:
+    def _find_output(self, x: NDArray[Any], batch_first: bool) -> int | None:
         x = x.swapaxes(0, 1) if batch_first and x.ndim == 3 else x
         return self.outputs.get(fingerprint(x))
 
@@ -164,7 +164,7 @@ class _Finder:
         )
 
 
-def fingerprint(array: NDArray) -> bytes:
+def fingerprint(array: NDArray[Any]) -> bytes:
     """Return what tells an array of random numbers from any other."""
     shape = str(array.shape).encode()
     return hashlib.sha256(shape + np.ascontiguousarray(array).tobytes()).digest()

@@ -10,6 +10,7 @@ b) Data beside the model is read from a regular file in the model's own folder, 
 import math
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,9 @@ def count(shape: Iterable[int]) -> int:
     return math.prod(shape)
 
 
-def read_tensor(tensor: TensorProto, budget: Budget, folder: str | None = None) -> NDArray | None:
+def read_tensor(
+    tensor: TensorProto, budget: Budget, folder: str | None = None
+) -> NDArray[Any] | None:
     """Return a tensor's value, None if it is of a type that NumPy does not have.
 
     Parameters

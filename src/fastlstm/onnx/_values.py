@@ -10,6 +10,7 @@ c) Values flow forward: each node is computed once, as soon as all of its inputs
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,7 +34,7 @@ MATHS = (
 OPERATORS = frozenset(f"{MOVES} {MATHS}".split())
 
 # for numbers that were drawn, and for zeros in their place: one object where it depends on neither
-Value = tuple[NDArray, NDArray]
+Value = tuple[NDArray[Any], NDArray[Any]]
 
 
 class Values:
@@ -68,11 +69,11 @@ class Values:
                 ):
                     new |= self._compute(node)
 
-    def get(self, name: str) -> NDArray | None:
+    def get(self, name: str) -> NDArray[Any] | None:
         """Return the value of a tensor for the numbers that were drawn, None if it is not known."""
         return self._values[name][0] if name in self._values else None
 
-    def fixed(self, name: str) -> NDArray | None:
+    def fixed(self, name: str) -> NDArray[Any] | None:
         """Return the value of a tensor that depends on no numbers, at most on shapes."""
         numbers, zeros = self._values.get(name, (None, None))
         return numbers if numbers is zeros else None
@@ -107,7 +108,9 @@ class Values:
         values = {name: (numbers[name], zeros[name]) for name in both}
         return {name: (a, a) if np.array_equal(a, b) else (a, b) for name, (a, b) in values.items()}
 
-    def _run(self, node: onnx.NodeProto, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    def _run(
+        self, node: onnx.NodeProto, inputs: Mapping[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
         graph = self._graph
         if node.op_type not in OPERATORS or node.domain not in DOMAINS:
             return {}
@@ -134,7 +137,7 @@ class Values:
             return {}
         return {name: np.asarray(a) for name, a in zip(outputs, arrays, strict=True)}
 
-    def _size_of_outputs(self, node: onnx.NodeProto, inputs: Mapping[str, NDArray]) -> int:
+    def _size_of_outputs(self, node: onnx.NodeProto, inputs: Mapping[str, NDArray[Any]]) -> int:
         """Return the bytes that a node's outputs will have."""
         opsets = self._graph.opsets
         (version,) = (opset.version for opset in opsets if not opset.domain)
@@ -159,6 +162,6 @@ class Values:
         )
 
 
-def code(array: NDArray) -> int:
+def code(array: NDArray[Any]) -> int:
     """Return ONNX's number of an array's type."""
-    return helper.np_dtype_to_tensor_dtype(array.dtype)
+    return int(helper.np_dtype_to_tensor_dtype(array.dtype))

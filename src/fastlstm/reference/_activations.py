@@ -5,25 +5,37 @@ the side towards 0 or of negative inputs.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._args.numbers import Activation
 
-Function = Callable[[NDArray], NDArray]
+Function = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @np.errstate(over="ignore")
-def sigmoid(z: NDArray) -> NDArray:
+def sigmoid(z: NDArray[Any]) -> NDArray[Any]:
     """Return the logistic function; where ``exp(-z)`` overflows, its limit 0.
+
+    Parameters
+    ----------
+    z : array
+        Of any shape, float32 or float64.
+
+    Returns
+    -------
+    array
+        In the shape and type of z.
 
     Examples
     --------
     >>> float(sigmoid(np.float32(0)))
     0.5
     """
-    return 1 / (1 + np.exp(-z))
+    y: NDArray[Any] = 1 / (1 + np.exp(-z))
+    return y
 
 
 # name: from alpha (a) and beta (b), the function of z and the derivative as a function of y

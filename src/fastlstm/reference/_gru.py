@@ -6,7 +6,7 @@ Its two conventions differ in where the reset gate acts: on the recurrent produc
 
 from __future__ import annotations  # so that help() shows names
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,13 +22,13 @@ from fastlstm.reference._steps import Steps, drop, initial, replace, zoneout, zo
 class GRUStep(NamedTuple):
     """What one step leaves for its backward pass, (rows, H)."""
 
-    h_prev: NDArray  # h_{t-1}
-    h_in: NDArray  # h' = dropout_h * h_{t-1}
-    r: NDArray
-    z: NDArray
-    n: NDArray
-    q: NDArray  # what enters or leaves the product with W_hn: r * h', or h' @ W_hn.T + b_hn
-    h: NDArray  # h~, before zoneout
+    h_prev: NDArray[Any]  # h_{t-1}
+    h_in: NDArray[Any]  # h' = dropout_h * h_{t-1}
+    r: NDArray[Any]
+    z: NDArray[Any]
+    n: NDArray[Any]
+    q: NDArray[Any]  # what enters or leaves the product with W_hn: r * h', or h' @ W_hn.T + b_hn
+    h: NDArray[Any]  # h~, before zoneout
 
 
 class GRUTape(NamedTuple):
@@ -40,7 +40,7 @@ class GRUTape(NamedTuple):
 
 
 def _step(
-    a: GRUArguments, s: list[Function], u: NDArray, h_prev: NDArray, h_in: NDArray
+    a: GRUArguments, s: list[Function], u: NDArray[Any], h_prev: NDArray[Any], h_in: NDArray[Any]
 ) -> GRUStep:
     """Compute the cell once; u (rows, 3H) is the input's share, with the bias."""
     H, cd, least = h_in.shape[1], a.compute_dtype, least_of_h(a.activations)
@@ -62,8 +62,8 @@ def _step(
 
 
 def _step_backward(
-    a: GRUArguments, ds: list[Function], step: GRUStep, dh: NDArray
-) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    a: GRUArguments, ds: list[Function], step: GRUStep, dh: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return du and dv (rows, 3H), dh' and the direct share of dh_{t-1}, from that of h~.
 
     du belongs to the input's product; dv is what meets w_hh, and differs if `reset_after` in its
@@ -119,6 +119,18 @@ def gru_forward(
 
     Parameters, results, errors and sources are those of `fastlstm.gru_forward`; but the tape
     refers to the arrays given, apart from h_0: they must not change before `gru_backward`.
+
+    Parameters
+    ----------
+    x, w_ih, w_hh, b, h_0, lengths, resets, reverse, reset_after, clip, zoneout_h, dropout_h
+        As of `fastlstm.gru_forward`.
+    activations, compute_dtype, training
+        As of `fastlstm.gru_forward`.
+
+    Returns
+    -------
+    GRUOutput
+        As of `fastlstm.gru_forward`.
 
     Examples
     --------

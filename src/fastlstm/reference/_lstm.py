@@ -85,6 +85,20 @@ def lstm_forward(
     Parameters, results, errors and sources are those of `fastlstm.lstm_forward`; but the tape
     refers to the arrays given, apart from h_0 and c_0: they must not change before `lstm_backward`.
 
+    Parameters
+    ----------
+    x, w_ih, w_hh, b, h_0, c_0, lengths, resets, reverse, peephole, w_proj, layer_norm
+        As of `fastlstm.lstm_forward`.
+    coupled, clip, cell_clip, proj_clip, zoneout_h, zoneout_c, dropout_h, activations
+        As of `fastlstm.lstm_forward`.
+    compute_dtype, training
+        As of `fastlstm.lstm_forward`.
+
+    Returns
+    -------
+    LSTMOutput
+        As of `fastlstm.lstm_forward`.
+
     Examples
     --------
     One cell whose weights are 0 and whose biases hold every gate at 1/2 and g at 0 halves its

@@ -25,16 +25,16 @@ from fastlstm.reference._products import least_of_h, product, product_backward, 
 class LSTMStep(NamedTuple):
     """What one step leaves for its backward pass, for the rows that have this step."""
 
-    h_in: NDArray  # h' = dropout_h * h_{t-1}, (rows, R)
-    c_prev: NDArray  # c_{t-1}; this and what follows (rows, H)
-    i: NDArray
-    f: NDArray
-    g: NDArray
-    o: NDArray
-    c: NDArray  # c~, before zoneout
-    s2_c: NDArray  # the output activation's value
-    m: NDArray
-    h: NDArray  # h~, before zoneout, (rows, R)
+    h_in: NDArray[Any]  # h' = dropout_h * h_{t-1}, (rows, R)
+    c_prev: NDArray[Any]  # c_{t-1}; this and what follows (rows, H)
+    i: NDArray[Any]
+    f: NDArray[Any]
+    g: NDArray[Any]
+    o: NDArray[Any]
+    c: NDArray[Any]  # c~, before zoneout
+    s2_c: NDArray[Any]  # the output activation's value
+    m: NDArray[Any]
+    h: NDArray[Any]  # h~, before zoneout, (rows, R)
     n_h: Normalized | None  # N(zh)
     n_c: Normalized | None  # N(c~)
 
@@ -42,13 +42,13 @@ class LSTMStep(NamedTuple):
 class NormGains(NamedTuple):
     """The parts of `layer_norm`, or of its gradient, as views."""
 
-    x: NDArray  # (G * H,)
-    h: NDArray  # (G * H,)
-    c: NDArray  # (H,)
-    b: NDArray  # (H,): not a gain but the bias beside that of c
+    x: NDArray[Any]  # (G * H,)
+    h: NDArray[Any]  # (G * H,)
+    c: NDArray[Any]  # (H,)
+    b: NDArray[Any]  # (H,): not a gain but the bias beside that of c
 
     @classmethod
-    def of(cls, layer_norm: NDArray) -> "NormGains":
+    def of(cls, layer_norm: NDArray[Any]) -> "NormGains":
         """Take `layer_norm`, (2G + 2, H), apart."""
         G = len(layer_norm) // 2 - 1
         x, h = layer_norm[:G].reshape(-1), layer_norm[G : 2 * G].reshape(-1)
@@ -64,7 +64,7 @@ class LSTMSums(NamedTuple):
 
 
 def lstm_step(
-    a: LSTMArguments, s: list[Function], z_x: NDArray, h_in: NDArray, c_prev: NDArray
+    a: LSTMArguments, s: list[Function], z_x: NDArray[Any], h_in: NDArray[Any], c_prev: NDArray[Any]
 ) -> LSTMStep:
     """Compute the cell once: z_x (rows, G * H) is the input's share of z, with the bias."""
     G, H = 3 if a.coupled else 4, c_prev.shape[1]
@@ -98,8 +98,13 @@ def lstm_step(
 
 
 def lstm_step_backward(
-    a: LSTMArguments, ds: list[Function], step: LSTMStep, dh: NDArray, dc: NDArray, sums: LSTMSums
-) -> tuple[NDArray, NDArray, NDArray]:
+    a: LSTMArguments,
+    ds: list[Function],
+    step: LSTMStep,
+    dh: NDArray[Any],
+    dc: NDArray[Any],
+    sums: LSTMSums,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return dz, dzh (rows, G * H) and dc_{t-1}, from the gradients of h~ and c~.
 
     The gradients of peephole, w_proj and layer_norm are added to those in `sums`.

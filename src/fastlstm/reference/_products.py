@@ -9,6 +9,8 @@ scale is 1/127 (or more, where a state beyond 1 was given). Backward goes straig
 rounding: in float32, with the rounded weights, and with x and h as they are.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +20,7 @@ LEAST = 2.0**-100  # below it a row is taken for 0
 WITHIN_1 = ("sigmoid", "tanh", "hard_sigmoid", "softsign")
 
 
-def bfloat16(a: NDArray) -> NDArray:
+def bfloat16(a: NDArray[Any]) -> NDArray[Any]:
     """Return float32 `a` rounded to nearest even in its upper 16 bits."""
     bits = np.ascontiguousarray(a).view(np.uint32)
     nearest = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
@@ -26,7 +28,7 @@ def bfloat16(a: NDArray) -> NDArray:
     return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def int8(a: NDArray, least: float = 0.0) -> tuple[NDArray, NDArray]:
+def int8(a: NDArray[Any], least: float = 0.0) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return float32 `a` (rows, K) as integers, and scales (rows, 1) of at least least/127."""
     most = np.maximum(np.abs(a).max(axis=1, keepdims=True, initial=0), np.float32(least))
     none = most < LEAST
@@ -35,31 +37,38 @@ def int8(a: NDArray, least: float = 0.0) -> tuple[NDArray, NDArray]:
     return np.rint(a * inverse).astype(np.int32), scale
 
 
-def product(compute_dtype: str | None, a: NDArray, w: NDArray, least: float = 0.0) -> NDArray:
+def product(
+    compute_dtype: str | None, a: NDArray[Any], w: NDArray[Any], least: float = 0.0
+) -> NDArray[Any]:
     """Return a @ w.T."""
-    if compute_dtype == "bfloat16":
-        return bfloat16(a) @ bfloat16(w).T
+    z: NDArray[Any]
     if compute_dtype == "int8":
         (q_a, scale_a), (q_w, scale_w) = int8(a, least), int8(w)
-        return (q_a @ q_w.T).astype(np.float32) * (scale_a * scale_w.T)
-    return a @ w.T
+        z = (q_a @ q_w.T).astype(np.float32) * (scale_a * scale_w.T)
+        return z
+    if compute_dtype == "bfloat16":
+        a, w = bfloat16(a), bfloat16(w)
+    z = a @ w.T
+    return z
 
 
-def product_backward(compute_dtype: str | None, dz: NDArray, w: NDArray) -> NDArray:
+def product_backward(compute_dtype: str | None, dz: NDArray[Any], w: NDArray[Any]) -> NDArray[Any]:
     """Return dz @ w, the gradient of `product` with respect to a."""
     if compute_dtype == "bfloat16":
-        return bfloat16(dz) @ bfloat16(w)
+        dz, w = bfloat16(dz), bfloat16(w)
     if compute_dtype == "int8":
         q_w, scale_w = int8(w)
-        return dz @ (q_w * scale_w)
-    return dz @ w
+        w = q_w * scale_w
+    da: NDArray[Any] = dz @ w
+    return da
 
 
-def weight_gradient(compute_dtype: str | None, dz: NDArray, a: NDArray) -> NDArray:
+def weight_gradient(compute_dtype: str | None, dz: NDArray[Any], a: NDArray[Any]) -> NDArray[Any]:
     """Return dz.T @ a, the gradient of `product` with respect to w."""
     if compute_dtype == "bfloat16":
-        return bfloat16(dz).T @ bfloat16(a)
-    return dz.T @ a
+        dz, a = bfloat16(dz), bfloat16(a)
+    dw: NDArray[Any] = dz.T @ a
+    return dw
 
 
 def least_of_h(activations: tuple[Activation, ...], projected: bool = False) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations  # so that help() shows names
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,8 +18,8 @@ from fastlstm.reference._steps import Steps, drop, initial, replace, zoneout, zo
 class RNNStep(NamedTuple):
     """What one step leaves for its backward pass, (rows, H)."""
 
-    h_in: NDArray  # h' = dropout_h * h_{t-1}
-    h: NDArray  # h~, before zoneout
+    h_in: NDArray[Any]  # h' = dropout_h * h_{t-1}
+    h: NDArray[Any]  # h~, before zoneout
 
 
 class RNNTape(NamedTuple):
@@ -56,6 +56,18 @@ def rnn_forward(
 
     Parameters, results, errors and sources are those of `fastlstm.rnn_forward`; but the tape
     refers to the arrays given, apart from h_0: they must not change before `rnn_backward`.
+
+    Parameters
+    ----------
+    x, w_ih, w_hh, b, h_0, lengths, resets, reverse, nonlinearity, clip, zoneout_h, dropout_h
+        As of `fastlstm.rnn_forward`.
+    compute_dtype, training
+        As of `fastlstm.rnn_forward`.
+
+    Returns
+    -------
+    RNNOutput
+        As of `fastlstm.rnn_forward`.
 
     Examples
     --------

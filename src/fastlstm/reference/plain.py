@@ -13,13 +13,18 @@ b) Backward, gradients are sums: over time, which the loop adds up, and over the
 
 from __future__ import annotations  # so that help() shows names
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.reference._activations import sigmoid
 
+Array = NDArray[Any]
+Arrays = tuple[Array, ...]
 
-def rnn_forward(x: NDArray, W: NDArray, U: NDArray, b: NDArray, h: NDArray) -> NDArray:
+
+def rnn_forward(x: Array, W: Array, U: Array, b: Array, h: Array) -> Array:
     """Return h (T + 1, B, H), the given state first, of x (T, B, I)."""
     states = [h]
     for x_t in x:
@@ -27,7 +32,7 @@ def rnn_forward(x: NDArray, W: NDArray, U: NDArray, b: NDArray, h: NDArray) -> N
     return np.stack(states)
 
 
-def rnn_backward(x: NDArray, W: NDArray, U: NDArray, h: NDArray, dy: NDArray) -> tuple:
+def rnn_backward(x: Array, W: Array, U: Array, h: Array, dy: Array) -> Arrays:
     """Return the gradients of W, U, b, x and of the first state, for dy (T, B, H)."""
     dW, dU, db, dx = np.zeros_like(W), np.zeros_like(U), np.zeros_like(U[0]), np.empty_like(x)
     dh = np.zeros_like(h[0])
@@ -40,8 +45,8 @@ def rnn_backward(x: NDArray, W: NDArray, U: NDArray, h: NDArray, dy: NDArray) ->
 
 
 def lstm_step(
-    x_t: NDArray, W: NDArray, U: NDArray, b: NDArray, h: NDArray, c: NDArray
-) -> tuple[NDArray, NDArray, tuple]:
+    x_t: Array, W: Array, U: Array, b: Array, h: Array, c: Array
+) -> tuple[Array, Array, Arrays]:
     """Return h_t, c_t, and what the way back needs, of x_t (B, I) and the state before."""
     zi, zf, zg, zo = np.split(x_t @ W.T + h @ U.T + b, 4, axis=1)
     i, f, g, o = sigmoid(zi), sigmoid(zf), np.tanh(zg), sigmoid(zo)
@@ -50,7 +55,7 @@ def lstm_step(
     return h_t, c_t, (x_t, h, c, i, f, g, o, c_t)
 
 
-def lstm_step_backward(kept: tuple, U: NDArray, dh: NDArray, dc: NDArray) -> tuple:
+def lstm_step_backward(kept: Arrays, U: Array, dh: Array, dc: Array) -> Arrays:
     """Return dz (B, 4H) and the gradients of the state before, of those of the state after."""
     _, _, c, i, f, g, o, c_t = kept
     do = dh * np.tanh(c_t)
@@ -63,8 +68,8 @@ def lstm_step_backward(kept: tuple, U: NDArray, dh: NDArray, dc: NDArray) -> tup
 
 
 def lstm_forward(
-    x: NDArray, W: NDArray, U: NDArray, b: NDArray, h: NDArray, c: NDArray
-) -> tuple[NDArray, NDArray, list[tuple]]:
+    x: Array, W: Array, U: Array, b: Array, h: Array, c: Array
+) -> tuple[Array, Array, list[Arrays]]:
     """Return y (T, B, H), the last c, and the tape, of x (T, B, I)."""
     y, tape = [], []
     for x_t in x:
@@ -74,7 +79,7 @@ def lstm_forward(
     return np.stack(y), c, tape
 
 
-def lstm_backward(tape: list[tuple], W: NDArray, U: NDArray, dy: NDArray) -> tuple:
+def lstm_backward(tape: list[Arrays], W: Array, U: Array, dy: Array) -> Arrays:
     """Return the gradients of W, U, b, x and of the first h and c, for dy (T, B, H)."""
     dW, dU, db, dx = np.zeros_like(W), np.zeros_like(U), np.zeros_like(U[:, 0]), []
     dh, dc = np.zeros_like(dy[0]), np.zeros_like(dy[0])
@@ -86,7 +91,7 @@ def lstm_backward(tape: list[tuple], W: NDArray, U: NDArray, dy: NDArray) -> tup
     return dW, dU, db, np.stack(dx[::-1]), dh, dc
 
 
-def gru_step(x_t: NDArray, W: NDArray, U: NDArray, b: NDArray, h: NDArray) -> tuple:
+def gru_step(x_t: Array, W: Array, U: Array, b: Array, h: Array) -> tuple[Array, Arrays]:
     """Return h_t and the gates r, z, n; b is (4H,), its last part beside h in n."""
     b_r, b_z, b_n, b_hn = np.split(b, 4)
     (xr, xz, xn), (hr, hz, hn) = np.split(x_t @ W.T, 3, axis=1), np.split(h @ U.T, 3, axis=1)

@@ -6,8 +6,8 @@ Needs PyTorch (``pip install 'fastlstm[torch]'``). The operators are in `_operat
 
 try:
     import torch  # noqa: F401
-except ImportError as error:
-    raise ImportError("fastlstm.torch needs PyTorch: pip install 'fastlstm[torch]'") from error
+except ImportError as _error:
+    raise ImportError("fastlstm.torch needs PyTorch: pip install 'fastlstm[torch]'") from _error
 
 from fastlstm.torch._modules import GRU, LSTM, RNN, replace
 

@@ -11,6 +11,9 @@ d) A module here has what PyTorch's has and nothing more, so one becomes the oth
 """
 
 import copy
+import functools
+import operator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +22,9 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.rnn import PackedSequence
 
 from fastlstm.torch import _onnx
-from fastlstm.torch._operators import CELLS, run, say_once
+from fastlstm.torch._arrays import CELLS
+from fastlstm.torch._inference import infer
+from fastlstm.torch._operators import is_plain, run, say_once
 
 CPU = torch.device("cpu")
 REAL_DTYPES = (torch.float32, torch.float64)
@@ -50,7 +55,7 @@ class _Recurrent(torch.nn.RNNBase):
         H = self.hidden_size
         return self.num_layers, 2 if self.bidirectional else 1, H, self.proj_size or H
 
-    def forward(self, input, hx=None, *, resets=None):
+    def forward(self, input: Any, hx: Any = None, *, resets: Tensor | None = None) -> Any:
         """Run the layers, as PyTorch's module does.
 
         `resets`, which PyTorch does not have, is a bool tensor (T, B), or (B, T) if batch_first, or
@@ -60,7 +65,8 @@ class _Recurrent(torch.nn.RNNBase):
         """
         self._update_flat_weights()
         packed = isinstance(input, PackedSequence)
-        x, batch_sizes, order, back = input if packed else (input, None, None, None)
+        parts: Any = input if packed else (input, None, None, None)
+        x, batch_sizes, order, back = parts
         states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         if not self._can_run(x, batch_sizes, states):
             outputs = super().forward(input, hx)
@@ -100,20 +106,25 @@ class _Recurrent(torch.nn.RNNBase):
             y = y.transpose(0, 1)
         return y, states if self.mode == "LSTM" else states[0]
 
-    def __prepare_scriptable__(self):
+    def _update_flat_weights(self) -> None:
+        """Do what PyTorch does; where every weight is the parameter as before it takes no time."""
+        now, before = self._parameters, self._flat_weights
+        names = self._flat_weights_names
+        if not all(map(operator.is_, map(now.get, names), before)):
+            super()._update_flat_weights()
+
+    def __prepare_scriptable__(self) -> Any:
         """Return what torch.jit.script is to compile in the place of this: PyTorch's module."""
         say_once("torch.jit.script")
         theirs = copy.copy(self)
         theirs.__class__ = _PYTORCHS[type(self)]
         return theirs
 
-    def _can_run(self, x, batch_sizes, states) -> bool:
+    def _can_run(self, x: Any, batch_sizes: Any, states: Any) -> bool:
         """Whether this call is as it should be, and for the core."""
-        tensors = (x, *states, *self._flat_weights)
+        tensors, autocast = (x, *states, *self._flat_weights), torch.is_autocast_enabled("cpu")
         for tensor in tensors:
-            if not isinstance(tensor, Tensor):
-                return False
-            if tensor.dtype is not x.dtype and not torch.is_autocast_enabled("cpu"):
+            if not isinstance(tensor, Tensor) or (tensor.dtype is not x.dtype and not autocast):
                 return False
         foreign = foreign_tensors(tensors)
         if _onnx.is_wanted() and (self.proj_size or batch_sizes is not None):
@@ -130,56 +141,53 @@ class _Recurrent(torch.nn.RNNBase):
             rows = (int(batch_sizes[0]),)
         elif x.dim() == 3:
             rows = (x.shape[0 if self.batch_first else 1],)
-        L, D, H, R = self._sizes
-        shapes = [(L * D, *rows, R), (L * D, *rows, H)][: len(states)]
+        L, D, H, R = sizes = self._sizes
         if len(states) not in (0, 2 if self.mode == "LSTM" else 1):
             return False
-        shapes += self._weight_shapes()
-        return all(t.shape == s for t, s in zip(tensors[1:], shapes, strict=True))
+        shapes = ((L * D, *rows, R), (L * D, *rows, H))[: len(states)]
+        shapes += _weight_shapes(*sizes, self.mode, self.input_size, self.bias, self.proj_size)
+        return tuple([tensor.shape for tensor in tensors[1:]]) == shapes
 
-    def _weight_shapes(self) -> list[tuple[int, ...]]:
-        L, D, H, R = self._sizes
-        N = CELLS[self.mode].G * H
-        shapes: list[tuple[int, ...]] = []
-        for layer in range(L):
-            one: list[tuple[int, ...]] = [(N, D * R if layer else self.input_size), (N, R)]
-            if self.bias:
-                one += [(N,), (N,)]
-            if self.proj_size:
-                one.append((R, H))
-            shapes += one * D
-        return shapes
+    def _weights(self) -> list[tuple[Tensor | None, ...]]:
+        """Return for each layer and direction w_ih, w_hh, w_hr, b_ih and b_hh."""
+        flat, n = self._flat_weights, 2 + 2 * self.bias + (self.proj_size > 0)
+        found = []
+        for k in range(0, len(flat), n):
+            w_ih, w_hh, *rest = flat[k : k + n]
+            w_hr = rest.pop() if self.proj_size else None
+            found.append((w_ih, w_hh, w_hr, *(rest or (None, None))))
+        return found
 
-    def _run(self, x, batch_sizes, resets, states):
+    def _run(self, x: Any, batch_sizes: Any, resets: Any, states: Any) -> Any:
         """Run all layers over x (T, B, I), or over packed data."""
         L, D, _, _ = self._sizes
         B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
         keep_tape = torch.is_grad_enabled() and any(
             t.requires_grad for t in (*self._flat_weights, x, *states)
         )
-        n = len(self._flat_weights) // (L * D)
-        ends, run_one = [], _onnx.node if _onnx.is_wanted() else run
+        weights, drops = self._weights(), self.dropout and self.training and L > 1
+        if not keep_tape and not drops and is_plain(x):
+            return infer(self.mode, x, batch_sizes, resets, B, states, weights, D)
+        run_one: Any = _onnx.node if _onnx.is_wanted() else run
+        ends = []
         for layer in range(L):
             outputs = []
             for direction in range(D):
                 i = layer * D + direction
-                w_ih, w_hh, *rest = self._flat_weights[i * n : (i + 1) * n]
-                w_hr = rest.pop() if self.proj_size else None
-                biases = rest or (None, None)
                 h_0, c_0 = (*(s[i] for s in states), None, None)[:2]
-                inputs = self.mode, x, h_0, c_0, w_ih, w_hh, w_hr, *biases, batch_sizes, resets, B
+                inputs = self.mode, x, h_0, c_0, *weights[i], batch_sizes, resets, B
                 y, *end, _ = run_one(*inputs, direction == 1, keep_tape)
                 outputs.append(y)
                 ends.append(end if self.mode == "LSTM" else end[:1])
             x = outputs[0] if D == 1 else torch.cat(outputs, -1)
-            if self.dropout and self.training and layer < L - 1:
+            if drops and layer < L - 1:
                 x = torch.nn.functional.dropout(x, self.dropout)
         if len(ends) == 1:
             return x, tuple(end.unsqueeze(0) for end in ends[0])
         return x, tuple(torch.stack(end) for end in zip(*ends, strict=True))
 
 
-def _checked_resets(resets, shape: tuple[int, ...]) -> Tensor:
+def _checked_resets(resets: object, shape: tuple[int, ...]) -> Tensor:
     """Return `resets` if it is a bool tensor of this shape."""
     if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
         got = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__
@@ -187,6 +195,23 @@ def _checked_resets(resets, shape: tuple[int, ...]) -> Tensor:
     if resets.shape != shape:
         raise ValueError(f"resets: expected {tuple(shape)}, got {tuple(resets.shape)}")
     return resets.cpu()
+
+
+@functools.lru_cache(maxsize=64)
+def _weight_shapes(
+    L: int, D: int, H: int, R: int, mode: str, input_size: int, bias: bool, proj_size: int
+) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of a module's flat weights."""
+    N = CELLS[mode].G * H
+    shapes: list[tuple[int, ...]] = []
+    for layer in range(L):
+        one: list[tuple[int, ...]] = [(N, D * R if layer else input_size), (N, R)]
+        if bias:
+            one += [(N,), (N,)]
+        if proj_size:
+            one.append((R, H))
+        shapes += one * D
+    return tuple(shapes)
 
 
 def _in_order(states: tuple[Tensor, ...], order: Tensor | None) -> tuple[Tensor, ...]:
@@ -203,6 +228,13 @@ class LSTM(_Recurrent, torch.nn.LSTM):
     left to PyTorch, with one warning for each. Beyond PyTorch it takes ``resets``: where episodes
     begin inside a sequence, see `forward`.
 
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `torch.nn.LSTM`.
+
+    Notes
+    -----
     In ``torch.compile`` it is, like PyTorch's, a break of the graph, unless
     ``torch._dynamo.config.allow_rnn`` is true: then it is one operator per layer and direction. In
     ``torch.onnx.export`` it is one node of ONNX per layer and direction, with T and B as open as
@@ -228,6 +260,11 @@ class LSTM(_Recurrent, torch.nn.LSTM):
 class GRU(_Recurrent, torch.nn.GRU):
     """`torch.nn.GRU` on fastlstm's core; all that is said of `LSTM` holds.
 
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `torch.nn.GRU`.
+
     Examples
     --------
     >>> import torch
@@ -240,6 +277,11 @@ class GRU(_Recurrent, torch.nn.GRU):
 
 class RNN(_Recurrent, torch.nn.RNN):
     """`torch.nn.RNN` on fastlstm's core; all that is said of `LSTM` holds.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `torch.nn.RNN`.
 
     Examples
     --------

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastlstm._args.cells import Cell
-from fastlstm.torch._operators import CELLS
+from fastlstm.torch._arrays import CELLS
 
 OPSET = 14  # the first in which LSTM, GRU and RNN are as they are now
 

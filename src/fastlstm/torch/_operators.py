@@ -5,39 +5,29 @@ a) ``fastlstm::recurrence`` and its backward are opaque to compilers. They take 
    and have no state, so that PyTorch may trace, repeat or reorder them.
 b) The tape is an output, a plain tensor of bytes over the core's memory. Autograd saves it and
    frees it with the graph; whoever copies, moves or recomputes saved tensors may do so with it.
-c) Packed weights are kept as long as the tensor `w_hh` lives, with a fingerprint of all numbers in
-   them. So a change by any route is seen: optimizers, ``.data``, a NumPy view.
-d) Plain tensors take a short cut past PyTorch's dispatcher and its registered gradients, which
+c) Plain tensors take a short cut past PyTorch's dispatcher and its registered gradients, which
    would cost a training step at H = 64 some 5 % more.
-e) If gradients are to be differentiated again, the backward pass runs PyTorch's recurrence.
+d) If gradients are to be differentiated again, the backward pass runs PyTorch's recurrence.
 """
 
 import warnings
-import weakref
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastlstm._args.arrays import readable
-from fastlstm._args.cells import GRU, LSTM, RNN, join_biases
-from fastlstm._args.numbers import check_activation, check_activations
 from fastlstm._core.calls import (
     CORES,
-    make_weights,
     restarts_in_order,
     restarts_of,
     run_backward,
     run_forward,
 )
+from fastlstm.torch._arrays import CELLS, array_of, lengths_of, make_packed, pack, sequence_of
 
-_Optional = Tensor | None
-
-CELLS = {"LSTM": LSTM, "GRU": GRU, "RNN_TANH": RNN, "RNN_RELU": RNN}  # by PyTorch's mode
-ACTIVATIONS = {
-    mode: check_activations(cell.activations, cell.roles) for mode, cell in CELLS.items()
-} | {"RNN_RELU": (check_activation("nonlinearity", "relu"),)}
+_Optional: TypeAlias = Tensor | None
 
 _said: set[str] = set()
 
@@ -47,55 +37,6 @@ def say_once(what: str) -> None:
     if what not in _said:
         _said.add(what)
         warnings.warn(f"fastlstm.torch leaves {what} to PyTorch's own code", stacklevel=2)
-
-
-def _array(tensor: Tensor | None) -> Any:
-    """Return the tensor's memory as an array."""
-    return None if tensor is None else tensor.detach().numpy()
-
-
-def _sequence(tensor: Tensor | None) -> Any:
-    """Return an array (T, B, .), or (1, rows, .) of packed data."""
-    array = _array(tensor)
-    return array if array is None or array.ndim == 3 else array[np.newaxis]
-
-
-def _lengths(batch_sizes: Tensor | None, rows: int):
-    """Return the falling lengths of the rows of packed data."""
-    if batch_sizes is None:
-        return None
-    sizes = batch_sizes.numpy()
-    ends = -np.diff(sizes, append=0)  # how many rows end with each step
-    if ends.min() < 0 or ends[-1] < 1 or sizes.sum() != rows:
-        raise ValueError(f"batch_sizes: expected falling sizes with the sum {rows}, got {sizes}")
-    return np.repeat(np.arange(len(sizes), 0, -1), ends[::-1])
-
-
-_kept: dict[int, tuple[Any, list, Any]] = {}  # by id of w_hh
-
-
-def _make_weights(mode: str, core: Any, w_ih: Any, w_hh: Any, bias: Any, w_proj: Any) -> Any:
-    kind, activations = CELLS[mode].kind, ACTIVATIONS[mode]
-    return make_weights(core, kind, w_ih, w_hh, bias, w_proj=w_proj, activations=activations)
-
-
-def _pack(mode: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, *biases, backward: bool):
-    """Return packed weights that agree with the parameters as they are now.
-
-    The backward pass alone needs no biases.
-    """
-    w_ih_, w_hh_, w_hr_, *b = arrays = [_array(part) for part in (w_ih, w_hh, w_hr, *biases)]
-    core = CORES[w_ih_.dtype]
-    now = [mode, *(a is not None and (a.shape, core.fingerprint(a.ravel())) for a in arrays)]
-    key = id(w_hh)
-    _, then, weights = _kept.get(key, (None, [], None))
-    if then[: len(now)] != now:
-        bias = join_biases(CELLS[mode], *b) if b and b[0] is not None else None
-        weights = _make_weights(mode, core, w_ih_, w_hh_, bias, w_hr_)
-        _kept[key] = weakref.ref(w_hh, lambda _: _kept.pop(key, None)), now, weights
-    if backward:
-        weights.prepare_backward(w_ih_, w_hh_, w_hr_)
-    return weights
 
 
 def _forward(
@@ -119,25 +60,25 @@ def _forward(
     x is (T, B, I), or with `batch_sizes` the data of a PackedSequence; y alike. `resets` (T, B) is
     true where an episode begins. Shapes and dtypes have been checked.
     """
-    weights = _pack(mode, w_ih, w_hh, w_hr, b_ih, b_hh, backward=keep_tape)
-    y, h_n, c_n = map(x.new_empty, _output_shapes(mode, x, w_hh, B))
-    inputs, lengths = _sequence(x), _lengths(batch_sizes, x.shape[0])
+    weights = pack(mode, w_ih, w_hh, w_hr, b_ih, b_hh, backward=keep_tape)
+    inputs, lengths = sequence_of(x), lengths_of(batch_sizes, x.shape[0])
+    y, h_n, c_n = (np.empty(shape, inputs.dtype) for shape in _output_shapes(mode, x, w_hh, B))
     tape = run_forward(
         CORES[inputs.dtype],
         weights,
         inputs,
-        _sequence(y),
-        initial=(_array(h_0), _array(c_0)),
-        final=(_array(h_n), _array(c_n) if CELLS[mode].has_c else None),
+        y if y.ndim == 3 else y[np.newaxis],
+        initial=(array_of(h_0), array_of(c_0)),
+        final=(h_n, c_n if CELLS[mode].has_c else None),
         lengths=lengths,
-        restarts=restarts_of(_array(resets), lengths, reverse),
+        restarts=restarts_of(array_of(resets), lengths, reverse),
         reverse=reverse,
         training=keep_tape,
         concatenated=batch_sizes is not None,
     )
-    if tape is None:
-        return y, h_n, c_n, torch.empty(0, dtype=torch.uint8)
-    return y, h_n, c_n, torch.frombuffer(tape.memory, dtype=torch.uint8, count=tape.nbytes)
+    memory = np.empty(0, np.uint8) if tape is None else np.asarray(tape.memory)[: tape.nbytes]
+    results: Any = tuple(map(torch.from_numpy, (y, h_n, c_n, memory)))
+    return results
 
 
 def _output_shapes(mode, x, w_hh, B):
@@ -153,44 +94,39 @@ def _gradients(
 
     None are those of x, h_0, c_0 and the bias that are not `wanted`, and of what does not exist.
     """
-    weights = _pack(mode, w_ih, w_hh, w_hr, backward=True)
-    lengths = _lengths(batch_sizes, x.shape[0])
+    weights = pack(mode, w_ih, w_hh, w_hr, backward=True)
+    lengths = lengths_of(batch_sizes, x.shape[0])
     ragged = lengths is not None
     turned = reverse and not ragged
-    inputs = readable(_sequence(x))
+    inputs = readable(sequence_of(x))
     if turned:
         inputs = inputs[::-1]
     core = CORES[inputs.dtype]
     core_tape = core.Tape(
         weights,
         inputs,
-        _array(tape),
+        array_of(tape),
         lengths=lengths,
-        resets=restarts_in_order(restarts_of(_array(resets), lengths, reverse), turned),
+        resets=restarts_in_order(restarts_of(array_of(resets), lengths, reverse), turned),
         reverse=reverse,
         concatenated=ragged,
     )
-    shapes = _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted)
-    filled = [shape and x.new_empty(shape) for shape in shapes[:3]]
-    added = [shape and x.new_zeros(shape) for shape in shapes[3:]]
+    dtype, shapes = inputs.dtype, _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted)
+    filled = [shape and np.empty(shape, dtype) for shape in shapes[:3]]
+    added = [shape and np.zeros(shape, dtype) for shape in shapes[3:]]
     (dx, dh_0, dc_0), (dw_ih, dw_hh, dw_hr, db) = filled, added
     run_backward(
         core,
         core_tape,
         ragged=ragged,
         reverse=reverse,
-        dy=_sequence(dy),
-        dfinal=(_array(dh_n), _array(dc_n)),
-        dx=_sequence(dx),
-        dinitial=(_array(dh_0), _array(dc_0)),
-        gradients={
-            "w_ih": _array(dw_ih),
-            "w_hh": _array(dw_hh),
-            "b": _array(db),
-            "w_proj": _array(dw_hr),
-        },
+        dy=sequence_of(dy),
+        dfinal=(array_of(dh_n), array_of(dc_n)),
+        dx=dx if dx is None or dx.ndim == 3 else dx[np.newaxis],
+        dinitial=(dh_0, dc_0),
+        gradients={"w_ih": dw_ih, "w_hh": dw_hh, "b": db, "w_proj": dw_hr},
     )
-    return [*filled, *added]
+    return [a if a is None else torch.from_numpy(a) for a in (*filled, *added)]
 
 
 def _gradient_shapes(mode, x, w_ih, w_hh, w_hr, B, wanted):
@@ -224,7 +160,7 @@ def _tape_size(mode, x, w_hh, w_hr, batch_sizes, B):
     N, R = map(int, w_hh.shape)
     w_proj = None if w_hr is None else np.zeros((R, N // CELLS[mode].G), dtype)
     some = np.zeros((N, 1), dtype), np.zeros((N, R), dtype)
-    weights = _make_weights(mode, CORES[dtype], *some, None, w_proj)
+    weights = make_packed(mode, CORES[dtype], *some, None, w_proj)
     rows = x.shape[0] * B if batch_sizes is None else x.shape[0]
     return CORES[dtype].tape_bytes(weights, rows, B)
 
@@ -260,7 +196,7 @@ def _(mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, batch_sizes, resets, B, r
     return tuple(x.new_empty(0 if shape is None else shape) for shape in shapes)
 
 
-def _is_plain(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
     """Whether nobody but autograd wants to know what happens to this tensor."""
     return (
         not torch.compiler.is_compiling()
@@ -289,7 +225,7 @@ def _differentiate(ctx, dy, dh_n, dc_n, _):
     else:
         x, _, _, w_ih, w_hh, w_hr, b_ih, _ = tensors
         wanted = [*needed[:3], needed[6] or needed[7]]
-        backward = _gradients if _is_plain(x) else recurrence_backward
+        backward = _gradients if is_plain(x) else recurrence_backward
         *gradients, db = backward(
             ctx.mode, dy, dh_n, dc_n, tape, x, w_ih, w_hh, w_hr, *rest, wanted
         )
@@ -311,7 +247,7 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *inputs):
         """Return what `recurrence` returns."""
-        output = (_forward if _is_plain(inputs[1]) else recurrence)(*inputs)
+        output = (_forward if is_plain(inputs[1]) else recurrence)(*inputs)
         _save(ctx, inputs, output)
         return output
 
@@ -325,7 +261,7 @@ def run(*inputs):
     """Return what `recurrence` returns, by the shortest way."""
     if inputs[-1]:  # keep_tape
         return Recurrence.apply(*inputs)
-    return (_forward if _is_plain(inputs[1]) else recurrence)(*inputs)
+    return (_forward if is_plain(inputs[1]) else recurrence)(*inputs)
 
 
 def _pytorch_gradients(mode, tensors, rest, needed, output_gradients):
@@ -362,8 +298,8 @@ def _pytorch_recurrence(
 
 def _pytorch_episodes(mode, x, h_0, c_0, weights, batch_sizes, resets, B, reverse):
     """Return the same with resets, which PyTorch does not have: one step after the other."""
-    lengths = _lengths(batch_sizes, x.shape[0])
-    restarts = torch.from_numpy(restarts_of(_array(resets), lengths, reverse)).unsqueeze(-1)
+    lengths = lengths_of(batch_sizes, x.shape[0])
+    restarts = torch.from_numpy(restarts_of(array_of(resets), lengths, reverse)).unsqueeze(-1)
     steps = x.unbind() if lengths is None else x.split(batch_sizes.tolist())
     y = list(steps)
     H, R = weights[0].shape[0] // CELLS[mode].G, weights[1].shape[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations  # so that help() shows names
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,9 +12,15 @@ from fastlstm._args.numbers import check_probability
 
 
 class DropoutGradients(NamedTuple):
-    """Result of `Dropout.backward`: the gradient of x."""
+    """Result of `Dropout.backward`: the gradient of x.
 
-    x: NDArray
+    Parameters
+    ----------
+    x : ndarray
+        Gradient of x.
+    """
+
+    x: NDArray[Any]
 
 
 class Dropout:
@@ -63,12 +69,25 @@ class Dropout:
     def __repr__(self) -> str:
         return f"Dropout({self.p})"
 
-    def __call__(self, x: ArrayLike) -> NDArray:
+    def __call__(self, x: ArrayLike) -> NDArray[Any]:
         """Return x as it is."""
         return check_real("x", x)
 
-    def forward(self, x: ArrayLike) -> tuple[NDArray, NDArray]:
-        """Return y of x (...), and the tape for `backward`: what x was multiplied with."""
+    def forward(self, x: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return y of x (...), and the tape for `backward`: what x was multiplied with.
+
+        Parameters
+        ----------
+        x : array_like
+            Of float32 or float64 and any shape.
+
+        Returns
+        -------
+        y : ndarray
+            In the shape of x.
+        tape : ndarray
+            What x was multiplied with.
+        """
         x = check_real("x", x)
         scale = 1 / (1 - self.p) if self.p < 1 else 0.0
         mask = np.multiply(self._rng.random(x.shape) >= self.p, scale, dtype=x.dtype)

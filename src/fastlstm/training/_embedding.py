@@ -8,16 +8,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastlstm._args.arrays import check_dtype, check_real_dtype
+from fastlstm._args.arrays import as_array, check_dtype, check_real_dtype
 from fastlstm._args.numbers import check_size
 from fastlstm._layers.fixed import FLAT, Fixed, check_flat
 
 
 class EmbeddingGradients(NamedTuple):
-    """Result of `Embedding.backward`: the gradient of the table, a view of `flat`."""
+    """Result of `Embedding.backward`: the gradient of the table, a view of `flat`.
 
-    params: dict[str, NDArray]
-    flat: NDArray
+    Parameters
+    ----------
+    params : dict of arrays
+        Gradients of the parameters, by name; views of `flat`.
+    flat : ndarray
+        All of them in one dimension.
+    """
+
+    params: dict[str, NDArray[Any]]
+    flat: NDArray[Any]
 
 
 class Embedding(Fixed):
@@ -30,7 +38,7 @@ class Embedding(Fixed):
     embedding_dim : int
         How long each is, at least 1.
     dtype : dtype
-        float32 or float64, of the vectors.
+        Type, float32 or float64, of the vectors.
     rng : numpy.random.Generator, int or None
         Draws the initial vectors: standard normal, as PyTorch does.
 
@@ -83,7 +91,7 @@ class Embedding(Fixed):
         )
         return self.num_embeddings * self.embedding_dim
 
-    def _views(self, flat: NDArray) -> dict[str, NDArray]:
+    def _views(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Name the parts of a flat buffer."""
         return {"weight": flat.reshape(self.num_embeddings, self.embedding_dim)}
 
@@ -99,7 +107,7 @@ class Embedding(Fixed):
         )
         self._own(check_flat(flat, self._configure(*arguments), self.dtype))
 
-    def __call__(self, indices: ArrayLike) -> NDArray:
+    def __call__(self, indices: ArrayLike) -> NDArray[Any]:
         """Return y (..., embedding_dim) of indices (...).
 
         Raises
@@ -109,10 +117,23 @@ class Embedding(Fixed):
         TypeError
             If the indices are not integers.
         """
-        return self.params["weight"][self._check_indices("indices", indices)]
+        return np.asarray(self.params["weight"][self._check_indices("indices", indices)])
 
-    def forward(self, indices: ArrayLike) -> tuple[NDArray, NDArray]:
-        """Return y, as a call does, and the tape for `backward`: a copy of the indices."""
+    def forward(self, indices: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return y, as a call does, and the tape for `backward`: a copy of the indices.
+
+        Parameters
+        ----------
+        indices : array_like of int
+            Within 0 and ``num_embeddings - 1``, of any shape.
+
+        Returns
+        -------
+        y : (..., embedding_dim) array
+            The vectors.
+        tape : ndarray
+            A copy of the indices.
+        """
         taken = self._check_indices("indices", indices).copy()
         return self.params["weight"][taken], taken
 
@@ -155,8 +176,8 @@ class Embedding(Fixed):
         flat = np.ascontiguousarray(gradient).reshape(-1)
         return EmbeddingGradients(self._views(flat), flat)
 
-    def _check_indices(self, name: str, indices: Any) -> NDArray:
-        indices = np.asarray(indices)
+    def _check_indices(self, name: str, value: ArrayLike) -> NDArray[np.intp]:
+        indices = as_array(name, value)
         if indices.dtype.kind not in "iu" and indices.size:
             raise TypeError(f"{name}: expected integers, got {indices.dtype}")
         if indices.size and (indices.min() < 0 or indices.max() >= self.num_embeddings):

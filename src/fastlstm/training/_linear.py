@@ -21,11 +21,21 @@ from fastlstm.reference._activations import derivative, function
 
 
 class LinearGradients(NamedTuple):
-    """Result of `Linear.backward`: the gradient of x and of each parameter (views of `flat`)."""
+    """Result of `Linear.backward`: the gradient of x and of each parameter (views of `flat`).
 
-    x: NDArray
-    params: dict[str, NDArray]
-    flat: NDArray
+    Parameters
+    ----------
+    x : ndarray
+        Gradient of x.
+    params : dict of arrays
+        Gradients of the parameters, by name; views of `flat`.
+    flat : ndarray
+        All of them in one dimension.
+    """
+
+    x: NDArray[Any]
+    params: dict[str, NDArray[Any]]
+    flat: NDArray[Any]
 
 
 class Linear(Fixed):
@@ -40,7 +50,7 @@ class Linear(Fixed):
     activation : str or tuple, optional
         What is applied to the result, as `lstm_forward` writes it; None for nothing.
     dtype : dtype
-        float32 or float64, of the parameters and of every array given and returned.
+        Type, float32 or float64, of the parameters and of every array given and returned.
     rng : numpy.random.Generator, int or None
         Draws the initial parameters: uniform within ``1 / sqrt(in_features)``, as PyTorch does.
 
@@ -106,7 +116,7 @@ class Linear(Fixed):
         )
         return self.out_features * (self.in_features + self.bias)
 
-    def _views(self, flat: NDArray) -> dict[str, NDArray]:
+    def _views(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Name the parts of a flat buffer."""
         shape = (self.out_features, self.in_features)
         views = {"weight": flat[: math.prod(shape)].reshape(shape)}
@@ -132,7 +142,7 @@ class Linear(Fixed):
         size = self._configure(*given, state.get("activation"))  # type: ignore[call-arg]
         self._own(check_flat(state["flat"], size, self.dtype))
 
-    def __call__(self, x: ArrayLike) -> NDArray:
+    def __call__(self, x: ArrayLike) -> NDArray[Any]:
         """Return y (..., out_features) of x (..., in_features).
 
         Raises
@@ -145,9 +155,20 @@ class Linear(Fixed):
         y, _ = self.forward(x)
         return y
 
-    def forward(self, x: ArrayLike) -> tuple[NDArray, object]:
-        """Return y, as a call does, and the tape for `backward`: x itself, not a copy, and y if
-        there is an activation.
+    def forward(self, x: ArrayLike) -> tuple[NDArray[Any], object]:
+        """Return y, as a call does, and the tape for `backward`, which refers to x.
+
+        Parameters
+        ----------
+        x : (..., in_features) array_like
+            Of the layer's dtype.
+
+        Returns
+        -------
+        y : (..., out_features) array
+            The result.
+        tape : object
+            For `backward`.
         """
         x = check_dtype("x", x, self.dtype)
         if x.ndim == 0 or x.shape[-1] != self.in_features:

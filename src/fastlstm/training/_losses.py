@@ -3,22 +3,23 @@
 from __future__ import annotations  # so that help() shows names
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastlstm._args.arrays import check_dtype, check_real
+from fastlstm._args.arrays import as_array, check_dtype, check_real
 
 
 def mse_loss(
     prediction: ArrayLike, target: ArrayLike, *, mask: ArrayLike | None = None
-) -> tuple[float, NDArray]:
+) -> tuple[float, NDArray[Any]]:
     """Return the mean squared error and its gradient with respect to the prediction.
 
     Parameters
     ----------
     prediction, target : array_like
-        float32 or float64, both of one dtype and one shape. Nothing is broadcast.
+        Both float32 or both float64, of one dtype and one shape. Nothing is broadcast.
     mask : array_like of bool, optional
         Of the same shape, True where a value counts. What does not count may be anything, NaN
         included, and has a gradient of 0: gaps in a series (``~np.isnan(target)``), or steps past
@@ -68,7 +69,7 @@ def quantile_loss(
     quantiles: ArrayLike,
     *,
     mask: ArrayLike | None = None,
-) -> tuple[float, NDArray]:
+) -> tuple[float, NDArray[Any]]:
     """Return the mean pinball loss and its gradient with respect to the prediction.
 
     What makes it least is that a part q of the targets lies below the prediction of quantile q
@@ -77,7 +78,7 @@ def quantile_loss(
     Parameters
     ----------
     prediction : array_like, (..., Q)
-        float32 or float64; along the last axis one for each quantile.
+        Of float32 or float64; along the last axis one for each quantile.
     target : array_like, (...,)
         Of the prediction's dtype.
     quantiles : array_like, (Q,)
@@ -129,13 +130,13 @@ def quantile_loss(
 
 def cross_entropy_loss(
     logits: ArrayLike, classes: ArrayLike, *, mask: ArrayLike | None = None
-) -> tuple[float, NDArray]:
+) -> tuple[float, NDArray[Any]]:
     """Return the mean of -log softmax(logits)[class] and its gradient with respect to the logits.
 
     Parameters
     ----------
     logits : array_like, (..., C)
-        float32 or float64, of any magnitude. The classes are along the last axis.
+        Of float32 or float64 and any magnitude. The classes are along the last axis.
     classes : array_like of int, (...,)
         The right class of each row, in [0, C).
     mask : array_like of bool, (...,), optional
@@ -168,7 +169,7 @@ def cross_entropy_loss(
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits: expected (..., C) with C >= 1, got {logits.shape}")
     C = logits.shape[-1]
-    classes = np.asarray(classes)
+    classes = as_array("classes", classes)
     if classes.dtype.kind not in "iu" and classes.size:
         raise TypeError(f"classes: expected integers, got {classes.dtype}")
     if classes.shape != logits.shape[:-1]:
@@ -200,7 +201,7 @@ def _check_mask(
     if mask is None:
         counts, n = None, math.prod(shape)
     else:
-        counts = np.asarray(mask)
+        counts = as_array("mask", mask)
         if counts.dtype != np.bool_:
             raise TypeError(f"mask: expected bool, got {counts.dtype}")
         if counts.shape != shape:

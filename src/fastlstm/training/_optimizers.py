@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._args.arrays import REAL_DTYPES
+from fastlstm._args.arrays import REAL_DTYPES, refuse_mask
 from fastlstm._args.numbers import check_not_negative
 from fastlstm._core import optimizers
 
@@ -23,12 +23,12 @@ class HasFlat(Protocol):
     """Parameters, or gradients, in one flat buffer."""
 
     @property
-    def flat(self) -> NDArray:
+    def flat(self) -> NDArray[Any]:
         """One-dimensional, contiguous, float32 or float64."""
         ...
 
 
-def clip_grad_norm(gradients: Sequence[HasFlat | NDArray], max_norm: float) -> float:
+def clip_grad_norm(gradients: Sequence[HasFlat | NDArray[Any]], max_norm: float) -> float:
     """Scale gradients in place so that their joint Euclidean norm is at most `max_norm`.
 
     Parameters
@@ -85,16 +85,23 @@ class _Optimizer:
     _moments: tuple[str, ...]
 
     def __init__(
-        self, parameters: Sequence[HasFlat | NDArray], lr: Rate, weight_decay: float
+        self, parameters: Sequence[HasFlat | NDArray[Any]], lr: Rate, weight_decay: float
     ) -> None:
         self._parameters = parameters
         self._flats = _flats("parameters", parameters)
-        for flat in self._flats:
-            if not flat.flags.writeable:
-                raise ValueError("parameters: expected writable buffers, got a read-only one")
+        self._check_writable()
         self.lr: Any = lr if callable(lr) else check_not_negative("lr", lr)
-        self.weight_decay = check_not_negative("weight_decay", weight_decay)
-        self.t = 0
+        self.weight_decay: float = check_not_negative("weight_decay", weight_decay)
+        self.t: int = 0
+
+    def _check_writable(self) -> None:
+        for k, flat in enumerate(self._flats):
+            if not flat.flags.writeable:
+                raise ValueError(
+                    f"parameters[{k}]: expected a writable buffer, got a read-only one; what "
+                    'joblib.load(..., mmap_mode="r") or joblib\'s workers give is writable after '
+                    "copy.deepcopy, of modules and optimizer together"
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_flats"}
@@ -104,7 +111,7 @@ class _Optimizer:
         vars(self).update(state)
         self._flats = _flats("parameters", self._parameters)
 
-    def step(self, gradients: Sequence[HasFlat | NDArray]) -> None:
+    def step(self, gradients: Sequence[HasFlat | NDArray[Any]]) -> None:
         """Update the parameters in place.
 
         Parameters
@@ -116,10 +123,12 @@ class _Optimizer:
         Raises
         ------
         ValueError
-            If their number or a buffer's length is not that of the parameters.
+            If their number or a buffer's length is not that of the parameters, or these have become
+            read-only.
         TypeError
             If a dtype is not that of the parameters.
         """
+        self._check_writable()
         flats = _flats("gradients", gradients)
         if len(flats) != len(self._flats):
             raise ValueError(f"gradients: expected {len(self._flats)}, got {len(flats)}")
@@ -137,10 +146,10 @@ class _Optimizer:
         for k, g in enumerate(flats):
             self._update(k, self._flats[k], g, lr)
 
-    def _update(self, k: int, w: NDArray, g: NDArray, lr: float) -> None:
+    def _update(self, k: int, w: NDArray[Any], g: NDArray[Any], lr: float) -> None:
         raise NotImplementedError
 
-    def _zeros(self) -> list[NDArray]:
+    def _zeros(self) -> list[NDArray[Any]]:
         return [np.zeros_like(flat) for flat in self._flats]
 
     def state_dict(self) -> dict[str, Any]:
@@ -218,20 +227,20 @@ class SGD(_Optimizer):
 
     def __init__(
         self,
-        parameters: Sequence[HasFlat | NDArray],
+        parameters: Sequence[HasFlat | NDArray[Any]],
         lr: Rate,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
-        self.momentum = check_not_negative("momentum", momentum)
-        self.nesterov = bool(nesterov)
+        self.momentum: float = check_not_negative("momentum", momentum)
+        self.nesterov: bool = bool(nesterov)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected momentum > 0 with it, got momentum=0")
-        self.velocity = self._zeros() if self.momentum else []
+        self.velocity: list[NDArray[Any]] = self._zeros() if self.momentum else []
 
-    def _update(self, k: int, w: NDArray, g: NDArray, lr: float) -> None:
+    def _update(self, k: int, w: NDArray[Any], g: NDArray[Any], lr: float) -> None:
         if self.velocity:
             optimizers.momentum_step(
                 w, g, self.velocity[k], lr, self.weight_decay, self.momentum, self.nesterov
@@ -286,25 +295,26 @@ class Adam(_Optimizer):
 
     def __init__(
         self,
-        parameters: Sequence[HasFlat | NDArray],
+        parameters: Sequence[HasFlat | NDArray[Any]],
         lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        given: tuple[float, ...] = betas
+        if len(given) != 2 or not all(0 <= beta < 1 for beta in given):
             raise ValueError(f"betas: expected two numbers in [0, 1), got {betas}")
-        self.betas = (float(betas[0]), float(betas[1]))
-        self.eps = check_not_negative("eps", eps)
-        self.m = self._zeros()
-        self.v = self._zeros()
+        self.betas: tuple[float, float] = (float(betas[0]), float(betas[1]))
+        self.eps: float = check_not_negative("eps", eps)
+        self.m: list[NDArray[Any]] = self._zeros()
+        self.v: list[NDArray[Any]] = self._zeros()
 
     def _decay(self, lr: float) -> tuple[float, float]:
         """Return the weight decay as what is added to the gradient and what w is scaled by."""
         return self.weight_decay, 1.0
 
-    def _update(self, k: int, w: NDArray, g: NDArray, lr: float) -> None:
+    def _update(self, k: int, w: NDArray[Any], g: NDArray[Any], lr: float) -> None:
         optimizers.adam_step(
             w, g, self.m[k], self.v[k], self.t, lr, *self.betas, self.eps, *self._decay(lr)
         )
@@ -313,13 +323,18 @@ class Adam(_Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101).
 
-    As `Adam` but for `weight_decay`: each step first scales the parameters by
-    ``1 - lr * weight_decay``, as `torch.optim.AdamW` does.
+    Parameters
+    ----------
+    parameters, lr, betas, eps
+        As of `Adam`.
+    weight_decay : float
+        Each step first scales the parameters by ``1 - lr * weight_decay``, as `torch.optim.AdamW`
+        does.
     """
 
     def __init__(
         self,
-        parameters: Sequence[HasFlat | NDArray],
+        parameters: Sequence[HasFlat | NDArray[Any]],
         lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -331,13 +346,14 @@ class AdamW(Adam):
         return 0.0, 1.0 - lr * self.weight_decay
 
 
-def _flats(name: str, items: Sequence[HasFlat | NDArray]) -> list[NDArray]:
+def _flats(name: str, items: Sequence[HasFlat | NDArray[Any]]) -> list[NDArray[Any]]:
     """Return the flat buffer of each item."""
     if not isinstance(items, list | tuple) or hasattr(items, "flat"):  # one named tuple alone
         raise TypeError(f"{name}: expected a list, got {type(items).__name__}")
     flats = []
     for k, item in enumerate(items):
         flat = item if isinstance(item, np.ndarray) else getattr(item, "flat", None)
+        refuse_mask(f"{name}[{k}]", flat)
         if not isinstance(flat, np.ndarray) or flat.dtype not in REAL_DTYPES:
             got = flat.dtype if isinstance(flat, np.ndarray) else type(item).__name__
             raise TypeError(

@@ -32,7 +32,7 @@ Segments = Callable[[int, int], ArrayLike]
 class Window:
     """What `truncated_bptt` yields.
 
-    Attributes
+    Parameters
     ----------
     y : (T, B, R) array, or (B, T, R) if batch_first
         Outputs of the newest steps, at most k1 of them.
@@ -40,9 +40,11 @@ class Window:
         The newest steps are ``start`` to ``stop - 1`` of x.
     state : (h, c) or h
         After step ``stop - 1`` (with `lengths`, of each row after its last step so far).
+    _layer, _tapes
+        Of the function that made it.
     """
 
-    y: NDArray
+    y: NDArray[Any]
     start: int
     stop: int
     state: Any
@@ -182,7 +184,7 @@ def truncated_bptt(
     layer._check_state("state", state, B)
     ends = check_lengths(lengths, T, B)
 
-    def take(start: int, stop: int) -> NDArray:
+    def take(start: int, stop: int) -> NDArray[Any]:
         segment = inputs[start:stop]
         return segment.transpose(1, 0, 2) if layer.batch_first else segment
 
@@ -207,8 +209,8 @@ def _windows(
     k1: int,
     k2: int,
     state: Any,
-    lengths: NDArray | None,
-    resets: NDArray | None,
+    lengths: NDArray[Any] | None,
+    resets: NDArray[Any] | None,
 ) -> Iterator[Window]:
     """Yield the windows of T steps."""
     tapes: deque[Tape] = deque(maxlen=k2 // k1)
@@ -229,7 +231,7 @@ def _windows(
 
 def gradient_flow(
     layer: Recurrent, x: ArrayLike, state: Any = None, *, dh: ArrayLike | None = None
-) -> dict[str, NDArray]:
+) -> dict[str, NDArray[Any]]:
     """Return how large the gradient of a loss at the last step is at every step before.
 
     Parameters
@@ -303,7 +305,7 @@ def gradient_flow(
     return flow
 
 
-def _put_norms(flow: dict[str, NDArray], t: int, dstate: Any) -> None:
+def _put_norms(flow: dict[str, NDArray[Any]], t: int, dstate: Any) -> None:
     parts = dstate if isinstance(dstate, tuple) else (dstate,)
     layers = [d for part in parts for d in part]
     for norms, d in zip(flow.values(), layers, strict=True):

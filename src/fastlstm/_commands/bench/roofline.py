@@ -96,10 +96,8 @@ class Roofline:
         traffic = steps * problem.w_hh.nbytes + problem.w_ih.nbytes
         if problem.trains:
             traffic *= 2
-        return max(
-            problem.operations / self.amounts[ARITHMETIC] * times[ARITHMETIC],
-            traffic / self.amounts[level] * times[level],
-        )
+        arithmetic = problem.operations / self.amounts[ARITHMETIC] * times[ARITHMETIC]
+        return float(max(arithmetic, traffic / self.amounts[level] * times[level]))
 
 
 def cache_sizes() -> dict[str, int]:
@@ -114,7 +112,7 @@ def cache_sizes() -> dict[str, int]:
     return sizes
 
 
-def aligned_ones(size: int, dtype: np.dtype) -> NDArray:
+def aligned_ones(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return about `size` bytes of ones, aligned to a cache line and of whole blocks of 128."""
     elements = max(128, size // dtype.itemsize // 128 * 128)
     buffer = np.ones(elements + 64 // dtype.itemsize, dtype)

@@ -67,7 +67,9 @@ def seasonal_naive_with_drift(ppm: NDArray[np.float64], horizon: int) -> NDArray
     years = 10
     last, earlier = filled[-WEEKS_PER_YEAR:], filled[-(years + 1) * WEEKS_PER_YEAR :]
     growth = (last.mean() - earlier[:WEEKS_PER_YEAR].mean()) / years
-    return seasonal_naive(ppm, horizon) + growth * (np.arange(horizon) // WEEKS_PER_YEAR + 1)
+    later = np.arange(horizon) // WEEKS_PER_YEAR + 1
+    forecast: NDArray[np.float64] = seasonal_naive(ppm, horizon) + growth * later
+    return forecast
 
 
 def errors(forecast: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[float, float]:

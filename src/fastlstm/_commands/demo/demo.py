@@ -131,7 +131,7 @@ def time_steps(model: Forecaster, series: co2.Series, steps: int) -> tuple[float
 
 def _train(model: Forecaster, series: co2.Series, steps: int) -> float:
     """Train with a progress bar; return the seconds it took."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     start = time.perf_counter()
     losses = model.train(series, steps)

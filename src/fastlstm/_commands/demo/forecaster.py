@@ -135,12 +135,12 @@ class ReferenceLSTM:
         self.flat = lstm.flat.copy()
         self.params = self._views(self.flat)
 
-    def forward(self, x: NDArray) -> tuple[NDArray, None, Any]:
+    def forward(self, x: NDArray[Any]) -> tuple[NDArray[Any], None, Any]:
         """Do what `LSTM.forward` does."""
         output = reference.lstm_forward(x, *self.params.values(), training=True)
         return output.y, None, output.tape
 
-    def backward(self, tape: Any, dy: NDArray) -> Gradients:
+    def backward(self, tape: Any, dy: NDArray[Any]) -> Gradients:
         """Do what `LSTM.backward` does."""
         g = reference.lstm_backward(tape, dy)
         flat = np.concatenate([part.ravel() for part in (g.w_ih, g.w_hh, g.b) if part is not None])

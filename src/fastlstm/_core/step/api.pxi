@@ -29,6 +29,7 @@ cdef int api_init_state(
     if not is_aligned(state):
         return FASTLSTM_UNALIGNED
     lay_out(<PlanState *>state, <const Plan *>plan, B, &memory)
+    memory_open(memory.start, memory.used)  # the caller's, who may copy all of it
     return FASTLSTM_OK
 
 
@@ -172,6 +173,7 @@ cdef int api_forward_episodes(
     begin_call(&job, own.plan, T, own.state.job.steps.B, tape != NULL)
     if tape != NULL:
         lay_out_tape(<KeptTape *>tape, &job, own.plan, resets, &memory)
+        memory_open(memory.start, memory.used)
     memory = Memory(<char *>workspace, 0)
     if tape == NULL:
         lay_out_resets(&job, own.plan, resets, &memory)

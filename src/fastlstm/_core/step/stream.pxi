@@ -1,10 +1,8 @@
 # Layers step by step, for real time: `Stream.step` allocates nothing but a Python array where no
 # `out` is given, takes no lock, and does what the time loops do, to the bit.
 
-import numpy as np
-
-cdef object DTYPE = np.dtype(np.float64 if sizeof(real) == sizeof(double) else np.float32)
 cdef object empty = np.empty
+cdef object ndarray = np.ndarray  # what else has memory may have a mask, too: Python looks at it
 
 
 cdef class Stream:
@@ -25,7 +23,7 @@ cdef class Stream:
 
         `zoneout` is how much of h and of c stays, numbers or None.
         """
-        cdef Schedule schedule = Schedule(1, B)
+        cdef Schedule schedule = new_schedule(1, B)
         cdef list masks = [Masks(schedule, each, *zoneout, None) for each in weights]
         cdef ptrdiff_t L = len(weights), l
         cdef size_t states_size = size_times(L, sizeof(State))
@@ -96,7 +94,7 @@ cdef class Stream:
         if self.states == NULL:
             raise ValueError("step: expected a stream that has been started")
         try:
-            x = x_t
+            x = x_t if type(x_t) is ndarray else self.readable(x_t)
         except (BufferError, TypeError, ValueError):
             x = self.readable(x_t)
         if x.shape[0] != self.B or x.shape[1] != self.I:
@@ -105,6 +103,8 @@ cdef class Stream:
             x = self.readable(x_t)
         if out is None:
             out = empty((self.B, self.R), DTYPE)
+        elif type(out) is not ndarray:
+            self.writable(out)
         try:
             y = out
         except (BufferError, TypeError, ValueError):
@@ -149,16 +149,15 @@ cdef class Stream:
     def set_state(self, list h not None, list c not None):
         """Take h (B, R) and c (B, H) of each layer, or None for zeros."""
         cdef const Sizes *n = &self.states[0].job.size
-        cdef const real[:, :] h_l, c_l
+        cdef StateView h_l, c_l
         cdef Forward *job
         cdef ptrdiff_t l
         if len(h) != self.L or len(c) != self.L:
             raise ValueError(f"state: expected {self.L} layers, got {len(h)} and {len(c)}")
         for l in range(self.L):
-            h_l, c_l = h[l], c[l]
             job = &self.states[l].job
-            check_matrix("h", h_l, self.B, n.R)
-            check_matrix("c", c_l, self.B, n.H, self.has_c)
-            load_state(current_h(&self.states[l]), n.Rp, h_l, &job.steps)
+            h_l = state_view("h", h[l], self.B, n.R)
+            c_l = state_view("c", c[l], self.B, n.H, self.has_c)
+            load_state(current_h(&self.states[l]), n.Rp, &h_l, &job.steps)
             if self.has_c:
-                load_state(job.c, n.Hp, c_l, &job.steps)
+                load_state(job.c, n.Hp, &c_l, &job.steps)

@@ -286,16 +286,6 @@ cdef SequenceView view_of_group(SequenceView rows, int group, int count) noexcep
     return rows
 
 
-cdef void store_state(
-    real[:, :] state, const real *values, ptrdiff_t stride, const Steps *steps,
-) noexcept:
-    cdef ptrdiff_t j, H
-    if state is not None:
-        H = state.shape[1]
-        for j in range(steps.B):
-            memcpy(&state[batch_row(steps, j), 0], values + j * stride, H * sizeof(real))
-
-
 cdef void begin_backward(
     Backward *job, const PackedWeights *weights, int kind, const Steps *steps,
     const SequenceView *x, const SequenceView *dy, const SequenceView *dx, const Gradients *to,

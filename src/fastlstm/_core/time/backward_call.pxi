@@ -5,36 +5,13 @@ cdef enum:
     MOST_CALLS = 3                # at once: more would have too many lines
 
 
-cdef int check_gradients(
-    const PackedWeights *of, const real[:, :] w_ih, const real[:, :] w_hh, const real[::1] b,
-    const real[:, :] peephole, const real[:, :] w_proj, const real[:, :] layer_norm,
-) except -1:
-    """Raise ValueError unless there is one of the right shape for each parameter, b perhaps."""
-    cdef const Sizes *n = &of.size
-    cdef const cell_options *has = &of.options
-    cdef ptrdiff_t gates = n.N // n.H
-    if w_ih is None or w_hh is None or (w_proj is None) != (has.w_proj == NULL):
-        raise ValueError("gradients: expected those of w_ih, w_hh, and w_proj if there is one")
-    check_matrix("w_ih", w_ih, n.N, n.I)
-    check_matrix("w_hh", w_hh, n.N, n.R)
-    check_matrix("w_proj", w_proj, n.R, n.H)
-    check_matrix("peephole", peephole, gates - 1, n.H, has.peephole != NULL)
-    check_matrix("layer_norm", layer_norm, 2 * gates + 2, n.H, has.norm != NULL)
-    if b is not None and b.shape[0] != bias_size(of):
-        raise ValueError(f"b: expected {(bias_size(of),)}, got {(b.shape[0],)}")
-    return 0
-
-
-cdef real *data_of(real[:, ::1] gradient) noexcept:
-    if gradient is None:
-        return NULL
-    return &gradient[0, 0]
-
-
-cdef SequenceView view_or_none(const real[:, :, :] a, ptrdiff_t F, bint concatenated) noexcept:
-    if a is None:
-        return SequenceView(NULL, 0, 0, F, False)
-    return view_of(a, concatenated)
+cdef real *gradient_of(
+    str name, object gradient, ptrdiff_t rows, ptrdiff_t columns, bint wanted=True,
+) except? NULL:
+    """Where to add to the gradient (rows, columns); NULL for None, which nobody wants."""
+    cdef StateView view = state_view(name, gradient, rows, columns, wanted, True)
+    check_contiguous(name, gradient)
+    return view.data
 
 
 cdef void set_tape(Backward *job, Tape tape) noexcept:
@@ -52,6 +29,13 @@ cdef void set_tape(Backward *job, Tape tape) noexcept:
         job.dropout_stride = job.size.Rp if masks.dropout != NULL else 0
 
 
+cdef StateView state_of_group(const StateView *state, int group, int count) noexcept nogil:
+    """Every count-th row from row `group` on."""
+    return StateView(
+        offset(state.data, group * state.stride_b), state.stride_b * count, state.stride_f,
+        state.F)
+
+
 cdef class BackwardCall:
     """A backward call of one layer and direction, to be run by `run_backward`."""
 
@@ -59,16 +43,12 @@ cdef class BackwardCall:
     cdef Groups groups
     cdef Buffer buffer
     cdef Tape tape
-    cdef object gradients
-    cdef const real[:, :, :] x, dy
-    cdef real[:, :, :] dx
-    cdef const real[:, :] dh_n, dc_n
-    cdef real[:, ::1] dh_0, dc_0
+    cdef object arrays          # whose memory the views are of
+    cdef States dfinal, dinitial
 
     def __init__(
-        self, Tape tape not None, *, const real[:, :, :] dy, dfinal, real[:, :, :] dx, dinitial,
-        real[:, ::1] w_ih not None, real[:, ::1] w_hh not None, real[::1] b=None,
-        real[:, ::1] peephole=None, real[:, ::1] w_proj=None, real[:, ::1] layer_norm=None,
+        self, Tape tape not None, *, dy, dfinal, dx, dinitial, w_ih not None, w_hh not None,
+        b=None, peephole=None, w_proj=None, layer_norm=None,
     ):
         """Fill dx and `dinitial`, the pair dh_0, dc_0, and add to the gradients of the parameters.
 
@@ -77,37 +57,44 @@ cdef class BackwardCall:
         """
         cdef const PackedWeights *weights = &tape.weights.packed
         cdef const Sizes *n = &weights.size
+        cdef const cell_options *has = &weights.options
         cdef Schedule schedule = tape.schedule
-        cdef SequenceView x_view, dy_view, dx_view
-        cdef Gradients *to = &self.groups.to
-        self.tape = tape
-        self.gradients = w_ih, w_hh, b, peephole, w_proj, layer_norm
-        self.x = tape.x
-        self.dy = dy
-        self.dx = dx
-        self.dh_n, self.dc_n = dfinal
-        self.dh_0, self.dc_0 = dinitial
-        schedule.check("x", self.x, n.I)
-        schedule.check("dy", dy, n.R)
-        schedule.check("dx", dx, n.I)
-        check_states(weights, schedule.steps.B, "dh_n", self.dh_n, "dc_n", self.dc_n)
-        check_states(weights, schedule.steps.B, "dh_0", self.dh_0, "dc_0", self.dc_0)
-        check_gradients(weights, w_ih, w_hh, b, peephole, w_proj, layer_norm)
+        cdef ptrdiff_t gates = n.N // n.H, B = schedule.steps.B
+        cdef SequenceView dy_view = schedule.view("dy", dy, n.R)
+        cdef SequenceView dx_view = schedule.view("dx", dx, n.I, True)
+        cdef States dfinal_view = states_view(weights, B, "d{}_n", dfinal)
+        cdef States dinitial_view = states_view(weights, B, "d{}_0", dinitial, True)
+        cdef Gradients to = Gradients(
+            gradient_of("w_ih", w_ih, n.N, n.I),
+            gradient_of("w_hh", w_hh, n.N, n.R),
+            gradient_of("b", None if b is None else b[np.newaxis], 1, bias_size(weights)),
+            gradient_of("peephole", peephole, gates - 1, n.H, has.peephole != NULL),
+            gradient_of("w_proj", w_proj, n.R, n.H, has.w_proj != NULL),
+            gradient_of("layer_norm", layer_norm, 2 * gates + 2, n.H, has.norm != NULL))
+        if (w_proj is None) != (has.w_proj == NULL):
+            raise ValueError("gradients: expected that of w_proj if there is one")
+        self.set(tape, &dy_view, &dfinal_view, &dx_view, &dinitial_view, &to,
+                 (dy, dx, dfinal, dinitial, w_ih, w_hh, b, peephole, w_proj, layer_norm))
+
+    cdef int set(
+        self, Tape tape, const SequenceView *dy, const States *dfinal, const SequenceView *dx,
+        const States *dinitial, const Gradients *to, object arrays,
+    ) except -1:
+        """See `__init__`."""
         if tape.weights.backward_buffer is None:
             raise ValueError("tape: expected weights that are packed for the backward step")
-        to[0] = Gradients(
-            data_of(w_ih), data_of(w_hh), NULL, data_of(peephole), data_of(w_proj),
-            data_of(layer_norm))
-        if b is not None:
-            to.b = &b[0]
-        x_view = view_of(self.x, schedule.concatenated)
-        dy_view = view_or_none(dy, n.R, schedule.concatenated)
-        dx_view = view_or_none(dx, n.I, schedule.concatenated)
+        self.tape = tape
+        self.arrays = arrays
+        self.dfinal = dfinal[0]
+        self.dinitial = dinitial[0]
+        self.groups.to = to[0]
         begin_backward(
-            self.jobs, weights, tape.kind, &schedule.steps, &x_view, &dy_view, &dx_view, to)
+            self.jobs, &tape.weights.packed, tape.kind, &tape.schedule.steps, &tape.view, dy, dx,
+            to)
         set_tape(self.jobs, tape)
         self.groups.jobs = self.jobs
         self.groups.count = count_groups(self.jobs)
+        return 0
 
     cdef void start(self, int parts, int ring, int pieces):
         """Place the lines and what they work in, `parts` of rows and panels each; or what a gang
@@ -116,6 +103,7 @@ cdef class BackwardCall:
         cdef Memory memory = Memory(NULL, 0)
         cdef const Sizes *n = &self.jobs.size
         cdef Backward *job
+        cdef StateView state
         cdef int g, count = self.groups.count
         for g in range(count - 1, -1, -1):
             restrict_to_group(self.jobs, g, count)
@@ -127,22 +115,23 @@ cdef class BackwardCall:
         place_lines(&self.groups, ring, &memory)
         for g in range(count):
             job = &self.jobs[g]
-            load_state(job.dh, n.Rp, None if self.dh_n is None else self.dh_n[g::count],
-                       &job.steps)
-            load_state(job.dc, n.Hp, None if self.dc_n is None else self.dc_n[g::count],
-                       &job.steps)
+            state = state_of_group(&self.dfinal.h, g, count)
+            load_state(job.dh, n.Rp, &state, &job.steps)
+            state = state_of_group(&self.dfinal.c, g, count)
+            load_state(job.dc, n.Hp, &state, &job.steps)
 
     cdef void finish(self):
         """Hand out the gradient of the initial state."""
         cdef const Sizes *n = &self.jobs.size
         cdef Backward *job
+        cdef StateView state
         cdef int g, count = self.groups.count
         for g in range(count):
             job = &self.jobs[g]
-            store_state(
-                None if self.dh_0 is None else self.dh_0[g::count], job.dh, n.Rp, &job.steps)
-            store_state(
-                None if self.dc_0 is None else self.dc_0[g::count], job.dc, n.Hp, &job.steps)
+            state = state_of_group(&self.dinitial.h, g, count)
+            store_state(&state, job.dh, n.Rp, &job.steps)
+            state = state_of_group(&self.dinitial.c, g, count)
+            store_state(&state, job.dc, n.Hp, &job.steps)
 
 
 cdef int parts_of_group(const Backward *job, int groups, int threads) noexcept:
@@ -211,8 +200,9 @@ cdef int run_few_backward(list calls, bint chained) except -1:
     return 0
 
 
-def run_backward(list calls, bint chained=False):
+cpdef int run_backward(list calls, bint chained=False) except -1:
     """Run calls of one batch at once. If chained, each makes the dy of the next."""
     cdef int i
     for i in range(0, len(calls), MOST_CALLS):
         run_few_backward(calls[i : i + MOST_CALLS], chained)
+    return 0

@@ -2,24 +2,29 @@
 # 20 ms or so signals are looked for, so that Ctrl-C works.
 
 
-cdef int check_states(
-    const PackedWeights *of, ptrdiff_t B, str h_name, const real[:, :] h,
-    str c_name, const real[:, :] c,
-) except -1:
-    """Raise ValueError unless h is (B, R) and c (B, H), of a cell that has one."""
-    check_matrix(h_name, h, B, of.size.R)
-    check_matrix(c_name, c, B, of.size.H, has_c(of.kind))
-    return 0
+cdef struct States:              # of one layer and direction
+    StateView h                 # (B, R)
+    StateView c                 # (B, H)
 
 
-cdef void start_states(Forward *job, const real[:, :] h_0, const real[:, :] c_0) noexcept:
+cdef States states_view(
+    const PackedWeights *of, ptrdiff_t B, str names, object pair, bint written=False,
+) except *:
+    """View a pair of h and c; `names` has {} for their letters."""
+    h, c = pair
+    return States(
+        state_view(names.format("h"), h, B, of.size.R, True, written),
+        state_view(names.format("c"), c, B, of.size.H, has_c(of.kind), written))
+
+
+cdef void start_states(Forward *job, const States *initial) noexcept nogil:
     """Load the initial state, which is the final one of rows of no steps."""
     cdef const Steps *steps = &job.steps
     cdef const Sizes *n = &job.size
     cdef ptrdiff_t j, b
-    load_state(job.h, n.Rp, h_0, steps)
+    load_state(job.h, n.Rp, &initial.h, steps)
     if job.c_n != NULL:
-        load_state(job.c, n.Hp, c_0, steps)
+        load_state(job.c, n.Hp, &initial.c, steps)
     for j in range(alive(steps, 0), steps.B):
         b = batch_row(steps, j)
         memcpy(job.h_n + b * n.R, job.h + j * n.Rp, n.R * sizeof(real))
@@ -36,14 +41,11 @@ cdef class ForwardCall:
     cdef Schedule schedule
     cdef Masks masks
     cdef readonly Tape tape     # or None
-    cdef const real[:, :, :] x
-    cdef real[:, :, :] y
-    cdef const real[:, :] h_0, c_0
-    cdef real[:, ::1] h_n, c_n
+    cdef object arrays          # whose memory the views are of
+    cdef States initial
 
     def __init__(
-        self, Weights weights not None, const real[:, :, :] x not None,
-        real[:, :, :] y not None, *,
+        self, Weights weights not None, x not None, y not None, *,
         initial, final, masks=None, const ptrdiff_t[::1] lengths=None, bint reverse=False,
         const unsigned char[:, :] resets=None, bint training=False, bint concatenated=False,
     ):
@@ -55,35 +57,46 @@ cdef class ForwardCall:
         `concatenated`, x and y are (1, sum of lengths, I or R), step after step, lengths fall, and
         there are no masks.
         """
-        cdef Schedule schedule = schedule_of(
-            weights, x, lengths, reverse, concatenated, resets)
-        cdef const Steps *steps = &schedule.steps
+        cdef Schedule schedule = schedule_of(x, lengths, reverse, concatenated, resets)
+        cdef const PackedWeights *packed = &weights.packed
+        cdef SequenceView x_view = schedule.view("x", x, packed.size.I)
+        cdef SequenceView y_view = schedule.view("y", y, packed.size.R, True)
+        cdef ptrdiff_t B = schedule.steps.B
+        cdef States initial_view = states_view(packed, B, "{}_0", initial)
+        cdef States final_view = states_view(packed, B, "{}_n", final, True)
+        check_contiguous("h_n", final[0])
+        check_contiguous("c_n", final[1])
+        if concatenated and masks is not None:
+            raise ValueError("masks: expected None with concatenated=True")
+        self.set(weights, schedule, &x_view, &y_view, &initial_view, &final_view, masks, training,
+                 x, (y, initial, final))
+
+    cdef int set(
+        self, Weights weights, Schedule schedule, const SequenceView *x, const SequenceView *y,
+        const States *initial, const States *final, masks, bint training, object x_array,
+        object arrays,
+    ) except -1:
+        """See `__init__`."""
         cdef const PackedWeights *packed = &weights.packed
         cdef Forward *job = &self.job
+        if final.h.data == NULL or (final.c.data == NULL) == has_c(packed.kind):
+            raise ValueError("final: expected h_n, and c_n of cells that have one")
         self.weights = weights
         self.schedule = schedule
-        self.x = x
-        self.y = y
-        self.h_0, self.c_0 = initial
-        self.h_n, self.c_n = final
-        schedule.check("y", y, packed.size.R)
-        check_states(packed, steps.B, "h_0", self.h_0, "c_0", self.c_0)
-        check_states(packed, steps.B, "h_n", self.h_n, "c_n", self.c_n)
-        if self.h_n is None or (self.c_n is None) == has_c(packed.kind):
-            raise ValueError("final: expected h_n, and c_n of cells that have one")
-        begin_forward(job, packed, steps, training)
+        self.initial = initial[0]
+        self.arrays = x_array, arrays
+        begin_forward(job, packed, &schedule.steps, training)
         if masks is not None:
-            if concatenated:
-                raise ValueError("masks: expected None with concatenated=True")
             self.masks = Masks(schedule, weights, *masks)
             set_masks(job, self.masks)
+        job.x = x[0]
+        job.y = y[0]
         if training:
-            self.tape = new_tape(job, weights, schedule, self.masks, x.base)
-        job.x = view_of(x, concatenated)
-        job.y = view_of(y, concatenated)
-        job.y_direct = not training and steps.order == NULL
-        job.h_n = &self.h_n[0, 0]
-        job.c_n = NULL if self.c_n is None else &self.c_n[0, 0]
+            self.tape = new_tape(job, weights, schedule, self.masks, x_array)
+        job.y_direct = not training and schedule.steps.order == NULL
+        job.h_n = final.h.data
+        job.c_n = final.c.data
+        return 0
 
     cdef void start(self, int lines, int pieces):
         """Place the lines, of whose tasks so many pieces run at once, and what they work in."""
@@ -93,7 +106,7 @@ cdef class ForwardCall:
         if pieces > 1 and job.steps.order != NULL:  # x_t is gathered by one thread, for all
             job.fused = True
         self.buffer = new_forward_workspace(job, lines, pieces)
-        start_states(job, self.h_0, self.c_0)
+        start_states(job, &self.initial)
 
 
 cdef bint is_done(const team_lines *work) noexcept nogil:
@@ -113,7 +126,7 @@ cdef int lines_of_each(const Forward *job, int calls, int threads) noexcept:
     return <int>max(<ptrdiff_t>1, min(<ptrdiff_t>threads, B, TEAM_MOST_LINES // calls))
 
 
-def run_forward(list calls, bint chained=False):
+cpdef int run_forward(list calls, bint chained=False) except -1:
     """Run calls of one batch at once. If chained, each makes the x of the next."""
     cdef Line *lines[TEAM_MOST_LINES]
     cdef team_lines work = team_lines(&lines[0], 0, 1, line_ready, run_chunk)
@@ -160,3 +173,4 @@ def run_forward(list calls, bint chained=False):
             else:
                 run_lines(&work, threads, now() + UNINTERRUPTED)
         PyErr_CheckSignals()
+    return 0

@@ -14,11 +14,11 @@ cdef class Masks:
     cdef const real *dropout    # (B, Rp), or NULL
 
     def __cinit__(
-        self, Schedule schedule, Weights weights, zoneout_h, zoneout_c,
-        const real[:, :] dropout,
+        self, Schedule schedule, Weights weights, zoneout_h, zoneout_c, dropout,
     ):
         cdef const Steps *steps = &schedule.steps
         cdef const Sizes *n = &weights.packed.size
+        cdef StateView rows
         self.buffers = []
         if zoneout_h is not None:
             self.zoneout_h = self.gather(
@@ -29,9 +29,9 @@ cdef class Masks:
             self.zoneout_c = self.gather(
                 "zoneout_c", zoneout_c, schedule, n.H, n.Hp, &self.zoneout_c_stride)
         if dropout is not None:
-            check_matrix("dropout_h", dropout, steps.B, n.R)
+            rows = state_view("dropout_h", dropout, steps.B, n.R)
             self.dropout = self.new_zeros(steps.B, n.Rp)
-            load_state(<real *>self.dropout, n.Rp, dropout, steps)
+            load_state(<real *>self.dropout, n.Rp, &rows, steps)
 
     cdef real *new_zeros(self, ptrdiff_t rows, ptrdiff_t width) except NULL:
         cdef Memory memory = Memory(NULL, 0)
@@ -47,7 +47,6 @@ cdef class Masks:
         ptrdiff_t *stride,
     ) except NULL:
         cdef const Steps *steps = &schedule.steps
-        cdef const real[:, :, :] values
         cdef SequenceView view
         cdef real *gathered
         cdef ptrdiff_t unit, rows
@@ -57,12 +56,10 @@ cdef class Masks:
             for unit in range(F):
                 gathered[unit] = mask
             return gathered
-        values = mask
-        check_sequence(name, values, schedule.T, steps.B, F)
+        view = sequence_view(name, mask, schedule.T, steps.B, F)
         stride[0] = padded_F
         rows = first_row(steps, steps.count)
         gathered = self.new_zeros(rows, padded_F)
         if rows:
-            view = view_of(values)
             copy_rows(gathered, padded_F, &view, steps, 0, 0, rows, False)
         return gathered

@@ -1,6 +1,7 @@
 # Memory that is carved out of one block, part by part. The same code that lays out a workspace also
 # measures it: where there is no block, parts are only counted. Sizes are checked products and sums
-# (csrc/memory.h): what does not fit ends as NO_SIZE, which no block has.
+# (csrc/memory.h): what does not fit ends as NO_SIZE, which no block has. In a build with the
+# address sanitizer a gap follows each part, and to touch it is an error.
 
 
 cdef struct Memory:
@@ -11,9 +12,12 @@ cdef struct Memory:
 cdef inline char *carve_bytes(Memory *memory, size_t size) noexcept nogil:
     """The next `size` bytes, or NULL where memory is only measured."""
     cdef char *part = memory.start
+    cdef size_t whole = size_plus(size_padded(size), MEMORY_GAP)
     if part != NULL:
         part += memory.used
-    memory.used = size_plus(memory.used, size_padded(size))
+        memory_open(part, size)
+        memory_close(part + size, whole - size)
+    memory.used = size_plus(memory.used, whole)
     return part
 
 

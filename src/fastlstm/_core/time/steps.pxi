@@ -54,27 +54,18 @@ cdef class Schedule:
     cdef Buffer buffer
     cdef Buffer resets
 
-    def __cinit__(
-        self, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t[::1] lengths=None, bint reverse=False,
-    ):
-        if T < 0 or B < 0 or size_times(T, B) > MOST_ROWS:
-            raise MemoryError(f"x: expected at most {MOST_ROWS} rows, got {T} steps of {B}")
-        self.T = T
-        self.steps = plain_steps(T, B, reverse)
-        if lengths is not None:
-            if lengths.shape[0] != B:
-                raise ValueError(f"lengths: expected {(B,)}, got {(lengths.shape[0],)}")
-            self.sort(T, lengths)
-
-    cdef int check(self, str name, const real[:, :, :] a, ptrdiff_t F) except -1:
-        """Raise ValueError unless `a` has a row of F for each row of each step."""
+    cdef SequenceView view(self, str name, object a, ptrdiff_t F, bint written=False) except *:
+        """View an array that has a row of F for each row of each step, or None."""
+        cdef SequenceView view
         cdef ptrdiff_t b
         if not self.concatenated:
-            return check_sequence(name, a, self.T, self.steps.B, F)
+            return sequence_view(name, a, self.T, self.steps.B, F, written)
         for b in range(self.steps.B):
             if self.steps.order[b] != b:
                 raise ValueError("lengths: expected falling ones with concatenated=True")
-        return check_sequence(name, a, 1, first_row(&self.steps, self.steps.count), F)
+        view = sequence_view(name, a, 1, first_row(&self.steps, self.steps.count), F, written)
+        view.concatenated = True
+        return view
 
     cdef int sort(self, ptrdiff_t T, const ptrdiff_t[::1] lengths) except -1:
         """Sort the rows. Another thread may change `lengths` meanwhile: it is read once."""
@@ -90,7 +81,8 @@ cdef class Schedule:
             if not 0 <= length[b] <= T:
                 raise ValueError(f"lengths: expected values in [0, {T}], got {length[b]}")
             longest = max(longest, length[b])
-        self.buffer = Buffer(size_times(2 * B + longest + 32, sizeof(ptrdiff_t)))
+        self.buffer = Buffer(
+            size_plus(size_times(2 * B + longest + 32, sizeof(ptrdiff_t)), 3 * MEMORY_GAP))
         memory = memory_of(self.buffer)
         order = <ptrdiff_t *>carve_bytes(&memory, B * sizeof(ptrdiff_t))
         sorted_lengths = <ptrdiff_t *>carve_bytes(&memory, B * sizeof(ptrdiff_t))
@@ -137,6 +129,25 @@ cdef class Schedule:
         return 0
 
 
+cdef Schedule new_schedule(
+    ptrdiff_t T, ptrdiff_t B, const ptrdiff_t[::1] lengths=None, bint reverse=False,
+    const unsigned char[:, :] resets=None,
+):
+    """The steps of T time steps and B rows."""
+    cdef Schedule schedule = Schedule.__new__(Schedule)
+    if T < 0 or B < 0 or size_times(T, B) > MOST_ROWS:
+        raise MemoryError(f"x: expected at most {MOST_ROWS} rows, got {T} steps of {B}")
+    schedule.T = T
+    schedule.steps = plain_steps(T, B, reverse)
+    if lengths is not None:
+        if lengths.shape[0] != B:
+            raise ValueError(f"lengths: expected {(B,)}, got {(lengths.shape[0],)}")
+        schedule.sort(T, lengths)
+    if resets is not None:
+        schedule.take_resets(resets)
+    return schedule
+
+
 cdef struct Share:               # some of each step
     ptrdiff_t first_row         # this row and every `row_step`-th after it
     ptrdiff_t row_step
@@ -152,24 +163,6 @@ cdef inline ptrdiff_t rows_of_share(const Share *share, ptrdiff_t n) noexcept no
 cdef inline ptrdiff_t steps_of_share(const Share *share, const Steps *steps) noexcept nogil:
     """How many steps any row of the share takes part in."""
     return steps.count if steps.order == NULL else steps.lengths[share.first_row]
-
-
-cdef struct SequenceView:                # a (T, B, F) array as the steps see it
-    real *data
-    ptrdiff_t stride_t
-    ptrdiff_t stride_b
-    ptrdiff_t F
-    bint concatenated           # (1, all rows, F): step after step, in the order of the steps
-
-
-cdef SequenceView view_of(const real[:, :, :] a, bint concatenated=False) noexcept:
-    cdef SequenceView rows
-    rows.data = <real *>&a[0, 0, 0]
-    rows.stride_t = a.strides[0] // <ptrdiff_t>sizeof(real)
-    rows.stride_b = a.strides[1] // <ptrdiff_t>sizeof(real)
-    rows.F = a.shape[2]
-    rows.concatenated = concatenated
-    return rows
 
 
 cdef inline bint is_flat(const SequenceView *a, const Steps *steps) noexcept nogil:
@@ -210,13 +203,29 @@ cdef void copy_rows(
 
 
 cdef void load_state(
-    real *out, ptrdiff_t stride, const real[:, :] state, const Steps *steps,
-) noexcept:
-    """out (B, stride), in the order of the steps, padded with 0, from state (B, H) or None."""
-    cdef ptrdiff_t j, unit, b
+    real *out, ptrdiff_t stride, const StateView *state, const Steps *steps,
+) noexcept nogil:
+    """out (B, stride), in the order of the steps, padded with 0, from the state, or 0."""
+    cdef const real *row
+    cdef ptrdiff_t j, unit
     memset(out, 0, steps.B * stride * sizeof(real))
-    if state is not None:
-        for j in range(steps.B):
-            b = batch_row(steps, j)
-            for unit in range(state.shape[1]):
-                out[j * stride + unit] = state[b, unit]
+    if state.data == NULL:
+        return
+    for j in range(steps.B):
+        row = state.data + batch_row(steps, j) * state.stride_b
+        for unit in range(state.F):
+            out[j * stride + unit] = row[unit * state.stride_f]
+
+
+cdef void store_state(
+    const StateView *state, const real *values, ptrdiff_t stride, const Steps *steps,
+) noexcept nogil:
+    """The reverse, if anybody wants it."""
+    cdef real *row
+    cdef ptrdiff_t j, unit
+    if state.data == NULL:
+        return
+    for j in range(steps.B):
+        row = state.data + batch_row(steps, j) * state.stride_b
+        for unit in range(state.F):
+            row[unit * state.stride_f] = values[j * stride + unit]

@@ -36,6 +36,7 @@ cdef class Tape:
     cdef Masks masks
     cdef int kind
     cdef readonly object x
+    cdef SequenceView view      # of x
     cdef readonly object memory
     cdef readonly Py_ssize_t nbytes
     cdef real *gates
@@ -44,13 +45,13 @@ cdef class Tape:
     cdef real *c
 
     def __init__(
-        self, Weights weights not None, const real[:, :, :] x not None,
+        self, Weights weights not None, x not None,
         unsigned char[::1] memory not None, *, const ptrdiff_t[::1] lengths=None,
         bint reverse=False, bint concatenated=False, const unsigned char[:, :] resets=None,
     ):
         """The tape of a call without masks, from x as the core had it and what was `memory`."""
-        cdef Schedule schedule = schedule_of(
-            weights, x, lengths, reverse, concatenated, resets)
+        cdef Schedule schedule = schedule_of(x, lengths, reverse, concatenated, resets)
+        cdef SequenceView view = schedule.view("x", x, weights.packed.size.I)
         cdef Memory parts = Memory(NULL, 0)
         cdef Forward job
         begin_forward(&job, &weights.packed, &schedule.steps, True)
@@ -61,8 +62,9 @@ cdef class Tape:
             raise ValueError("memory: expected an aligned array")
         parts = Memory(<char *>&memory[0], 0)
         place_tape(&job, &parts)
+        job.x = view
         self.memory = memory
-        self.set(&job, weights, schedule, x.base, parts.used)
+        self.set(&job, weights, schedule, x, parts.used)
 
     cdef void set(
         self, const Forward *job, Weights weights, Schedule schedule, object x, size_t nbytes,
@@ -71,6 +73,7 @@ cdef class Tape:
         self.schedule = schedule
         self.kind = job.kind
         self.x = x
+        self.view = job.x
         self.nbytes = nbytes
         self.gates = job.gates
         self.extra = job.extra
@@ -79,25 +82,24 @@ cdef class Tape:
 
 
 cdef Schedule schedule_of(
-    Weights weights, const real[:, :, :] x, const ptrdiff_t[::1] lengths, bint reverse,
-    bint concatenated, const unsigned char[:, :] resets,
+    object x, const ptrdiff_t[::1] lengths, bint reverse, bint concatenated,
+    const unsigned char[:, :] resets,
 ):
-    """The steps of x, of which shape and layout are checked."""
+    """The steps of x."""
     cdef Schedule schedule
+    check_layout("x", x, 3, False)
     if not concatenated:
-        schedule = Schedule(x.shape[0], x.shape[1], lengths, reverse)
-    elif lengths is None or lengths.shape[0] == 0:
+        return new_schedule(
+            cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), lengths, reverse, resets)
+    if lengths is None or lengths.shape[0] == 0:
         raise ValueError("lengths: expected some with concatenated=True")
-    else:
-        schedule = Schedule(lengths[0], lengths.shape[0], lengths, reverse)
-        schedule.concatenated = True
-    schedule.check("x", x, weights.packed.size.I)
-    if resets is not None:
-        schedule.take_resets(resets)
+    schedule = new_schedule(lengths[0], lengths.shape[0], lengths, reverse, resets)
+    schedule.concatenated = True
     return schedule
 
 
 cdef Tape new_tape(Forward *job, Weights weights, Schedule schedule, Masks masks, object x):
+    """Memory for the tape of a call whose job is set."""
     cdef Memory memory = Memory(NULL, 0)
     cdef Tape tape = Tape.__new__(Tape)
     cdef Buffer buffer
@@ -113,14 +115,19 @@ cdef Tape new_tape(Forward *job, Weights weights, Schedule schedule, Masks masks
 
 cdef void clear_gaps(const Forward *job, const Memory *memory) noexcept nogil:
     """Set to 0 what no step writes, so that equal calls make equal bytes."""
+    cdef size_t gap = 64 + MEMORY_GAP
     cdef char *h_end = memory.start + memory.used if job.c == NULL else <char *>job.c
     cdef char *ends[4]
     cdef int i
     if memory.used == 0:
         return
+    memory_open(memory.start, memory.used)
     if job.size.R != job.size.Rp:
         memset(job.h, 0, h_end - <char *>job.h)
     ends[:] = [<char *>job.extra, <char *>job.h, h_end, memory.start + memory.used]
     for i in range(4):
-        if ends[i] > memory.start:
-            memset(ends[i] - 64, 0, 64)
+        if ends[i] >= memory.start + gap:
+            memset(ends[i] - gap, 0, gap)
+    for i in range(4):
+        if ends[i] >= memory.start + gap:
+            memory_close(ends[i] - MEMORY_GAP, MEMORY_GAP)

@@ -29,14 +29,13 @@ cdef void fingerprint_part(void *argument, int part) noexcept nogil:
     job.done[part] = True
 
 
-def fingerprint(const real[::1] params):
+cdef bytes fingerprint_of(const real *params, ptrdiff_t n):
     """Bytes that are equal for equal parameters, and otherwise different (see fingerprint.h)."""
     cdef real_bits out[PARTS * MOST_FINGERPRINT_REALS]
-    cdef ptrdiff_t n = params.shape[0]
     cdef Fingerprint job
     cdef team_lines work
     job.kernels = kernels()
-    job.params = &params[0]
+    job.params = params
     job.n = n
     job.parts = PARTS if n > 500_000 else 1
     job.out = out
@@ -49,6 +48,11 @@ def fingerprint(const real[::1] params):
             run_lines(&work, threads_for(n), now() + UNINTERRUPTED)
     return PyBytes_FromStringAndSize(
         <char *>out, job.parts * job.kernels.fingerprint_reals * sizeof(real_bits))
+
+
+def fingerprint(const real[::1] params):
+    """The same of an array."""
+    return fingerprint_of(&params[0], params.shape[0])
 
 
 cdef struct Sizes:

@@ -33,7 +33,7 @@ class Peer:
     @property
     def version(self) -> str:
         """Version of the library."""
-        return self.module.__version__
+        return str(self.module.__version__)
 
     def supports(self, problem: Problem) -> bool:
         """Return whether the library can do this."""
@@ -111,7 +111,7 @@ class Unrounded(Fastlstm):
         return None
 
 
-def _parts(params: dict[str, NDArray], problem: Problem) -> list[NDArray]:
+def _parts(params: dict[str, NDArray[Any]], problem: Problem) -> list[NDArray[Any]]:
     """Return w_ih, w_hh and b, that of the GRU in two parts."""
     w_ih, w_hh, b = params.values()
     n = len(problem.w_ih)

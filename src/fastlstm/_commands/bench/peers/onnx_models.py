@@ -33,7 +33,7 @@ def onnx_model(problem: Problem) -> bytes:
     def value(name: str, shape: list[int]) -> Any:
         return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
-    def ordered(array: NDArray) -> NDArray:
+    def ordered(array: NDArray[Any]) -> NDArray[Any]:
         return array.reshape(cell.G, H, -1)[order].reshape(1, GH, -1)
 
     biases = np.concatenate([*map(ordered, split_bias(cell, problem.b))], axis=1)[:, :, 0]
@@ -53,7 +53,8 @@ def onnx_model(problem: Problem) -> bytes:
         [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
     )
     opset = [onnx.helper.make_opsetid("", 17)]
-    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=9)
+    return bytes(model.SerializeToString())
 
 
 class ONNXRuntime(Peer):
@@ -85,7 +86,7 @@ class ONNXRuntime(Peer):
         feed = {"x": problem.x} | dict.fromkeys(firsts, zeros)
 
         def forward() -> Sequence[Any]:
-            return session.run(None, feed)[:1]
+            return (session.run(None, feed)[0],)
 
         def step() -> Sequence[Any]:
             feed.update(zip(firsts, session.run(lasts, feed), strict=True))

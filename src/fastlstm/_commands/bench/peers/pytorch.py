@@ -76,7 +76,8 @@ class Torch(Peer):
             if problem.lengths is not None:
                 lengths = torch.from_numpy(problem.lengths)
             return train
-        return step if problem.case.kind == "step" else forward
+        call: Call = step if problem.case.kind == "step" else forward
+        return call
 
     def _layer(self, problem: Problem) -> Any:
         torch = self.torch

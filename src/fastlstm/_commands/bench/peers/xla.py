@@ -68,15 +68,15 @@ class JAX(Peer):
         state = zeros
 
         def forward() -> Sequence[Any]:
-            return jax.block_until_ready((sequence(x, state)[1],))
+            return (jax.block_until_ready(sequence(x, state)[1]),)
 
         def step() -> Sequence[Any]:
             nonlocal state
             state, _ = jax.block_until_ready(sequence(x, state))
-            return state[:1]
+            return (state[0],)
 
         def train() -> Sequence[Any]:
-            return jax.block_until_ready(gradients(x, weights, dy))
+            return (*jax.block_until_ready(gradients(x, weights, dy)),)
 
         if problem.trains:
             return train
