@@ -325,6 +325,8 @@ cdef void begin_forward(
     job.parts = weights.parts
     job.training = training
     job.chunk_rows = rows_per_chunk(job.size.Z)
+    if job.kernels.rounded_bytes(1, 1):  # who multiplies faster waits longer for weights
+        job.chunk_rows = max(job.chunk_rows, <ptrdiff_t>LEAST_ROWS)
     job.chunk_steps = PTRDIFF_MAX
 
 
