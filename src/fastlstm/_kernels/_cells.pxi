@@ -18,12 +18,12 @@ cdef inline vec bounded(const cell_options *options, vec x) noexcept nogil:
     return most(least(x, splat(options.clip)), splat(-options.clip))
 
 
-# In two parts: the chain from z to h is so long that a row after the other leaves the units waiting.
+# In two parts: the chain from z to h is so long that a row after the other leaves units waiting.
 
 cdef inline void lstm_cell_forward_1(
     real *c, real *gates, real *z, const real *c_prev,
 ) noexcept nogil:
-    """gates (4, LANES): f, i, g, o, or NULL where they are not wanted. z (4, LANES): out o alone."""
+    """gates (4, LANES): f, i, g, o, or NULL where they are not wanted. z (4, LANES): out o."""
     cdef vec f = sigmoid(load(z))
     cdef vec i = sigmoid(load(z + LANES))
     cdef vec g = tanh(load(z + 2 * LANES))
