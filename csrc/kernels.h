@@ -205,6 +205,10 @@ typedef struct {
     backward_kernel backward_cells[CELLS];
     int tile_rows;
 
+    /* To be called by whoever ran any of these, before the thread does anything else: kernels may leave
+     * registers in a state of theirs. */
+    void (*end_task)(void);
+
     /* out (n,) := a * b; may be a or b. */
     void (*multiply)(real *out, const real *a, const real *b, ptrdiff_t n);
 

@@ -45,6 +45,12 @@
 
 #define PANEL (4 * LANES)
 
+#if defined(FASTLSTM_BFLOAT16) && defined(__AMX_BF16__)
+#include "arithmetic/amx.h"
+#endif
+
+#ifndef AMX_TILE
+
 /* The accumulators of a tile: `rows` rows of `panels` panels of `vectors` vectors, compile-time
  * constants where it is inlined. There are enough for TILE_ROWS rows of one panel, or one of two. */
 typedef sums accumulators[TILE_ROWS][2][4];
@@ -108,7 +114,7 @@ ALWAYS_INLINE void tile_store(
                 vec_store(z + r * z_stride + p * PANEL + v * LANES, acc[r][p][v]);
 }
 
-#elif !defined(AMX_TILE)
+#else
 
 /* z := init + a @ w for the vectors first <= v < first + vectors of each panel of z. */
 ALWAYS_INLINE void tile_part(
@@ -136,9 +142,6 @@ ALWAYS_INLINE void tile_part(
 
 #endif
 
-/* An init for two panels. */
-static const real ZEROS[2 * PANEL];
-
 /* z := init + a @ w */
 ALWAYS_INLINE void tile(
     const int rows, const int panels, const int vectors,
@@ -156,6 +159,11 @@ ALWAYS_INLINE void tile(
     tile_store(acc, rows, panels, vectors, z, z_stride);
 #endif
 }
+
+#endif
+
+/* An init for two panels. */
+static const real ZEROS[2 * PANEL];
 
 /* How many of `rows` rows the next tile takes: even blocks, 32 = 6 + 6 + 5 + 5 + 5 + 5. */
 ALWAYS_INLINE ptrdiff_t tile_rows(ptrdiff_t rows)
@@ -181,7 +189,7 @@ ALWAYS_INLINE void tiles(
     while (rows) {
         const ptrdiff_t n = tile_rows(rows);
 #ifdef AMX_TILE
-        tile((int)n, 1, vectors, z, z_stride, init, init_stride, a, a_stride, a_step, w, 0, w_step, next, K);
+        tile(n, 1, vectors, z, z_stride, init, init_stride, a, a_stride, a_step, w, 0, w_step, next, K);
 #else
         switch (n) {
 #define CASE(n)                                                                                   \
@@ -257,7 +265,6 @@ static void product(
         CASE(3) CASE(2) CASE(1)
 #undef CASE
     }
-    end_tiles();
 }
 
 /* z := init + a.T @ d for some panels of columns: the weight gradients.
@@ -295,7 +302,6 @@ static void outer_product(
         tiles(4, z + p * PANEL, z_stride, init + p * PANEL, init_stride,
               a, COLUMN_STRIDE(M, rows), COLUMN_STEP(M, rows), panel, PANEL, panel, M, rows);
     }
-    end_tiles();
 }
 
 static void (*const weight_gradient_product)(
@@ -332,6 +338,7 @@ static void (*const weight_gradient_product)(
  * A panel of z has four vectors, of which x adds to x_vectors from x_first on, and h likewise:
  * constants where it is inlined. Panels of weights are [K][vectors][LANES]; next_x and next_h are
  * wanted after them. */
+#ifndef AMX_TILE
 ALWAYS_INLINE void gates(
     const int rows, const int panels,
     const int x_first, const int x_vectors, const int h_first, const int h_vectors,
@@ -363,6 +370,7 @@ ALWAYS_INLINE void gates(
     tile_store(acc, rows, panels, 4, z, z_stride);
 #endif
 }
+#endif
 
 /* The same for as many rows as tile_rows says, and for two panels of a single row. */
 typedef void (*gates_function)(
@@ -377,7 +385,7 @@ typedef void (*gates_function)(
               x, x_stride, w_x, next_x, I, h, h_stride, w_h, next_h, R);                           \
         break;
 #ifdef AMX_TILE /* of any number of rows */
-#define FIRST_CASES(...) default: (void)panels; CASE(1, (int)rows, 1, __VA_ARGS__)
+#define FIRST_CASES(...) default: (void)panels; CASE(1, rows, 1, __VA_ARGS__)
 #else
 #define FIRST_CASES(...)                                                                           \
     CASE(0, 1, 2, __VA_ARGS__) CASE(1, 1, 1, __VA_ARGS__) CASE(2, 2, 1, __VA_ARGS__)

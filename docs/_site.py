@@ -108,6 +108,11 @@ def leave_out_decisions(app, what, name, obj, options, lines):
                 break
 
 
+def leave_out_fields(app, what, name, obj, skip, options):
+    """Leave out the fields of named tuples, which stand in the docstring of their class."""
+    return True if (obj.__doc__ or "").startswith("Alias for field number") else None
+
+
 def leave_unlinked(app, env, node, contnode):
     """Take as plain text the labels of scikit-learn's manual, which its docstrings bring along."""
     inherited = node.get("refdoc", "").startswith("api/fastlstm.estimators")
@@ -118,6 +123,7 @@ def setup(app):
     """Take part in the build."""
     app.add_html_math_renderer("mathml", (put_inline_formula, None), (put_formula, None))
     app.connect("autodoc-process-docstring", leave_out_decisions, priority=1)
+    app.connect("autodoc-skip-member", leave_out_fields)
     app.connect("missing-reference", leave_unlinked)
     app.connect("build-finished", check_links, priority=999)
     return {"parallel_read_safe": True}

@@ -61,7 +61,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "remove_config_comments": True,
-    "default_thumb_file": str(HERE / "long-lag-gates.png"),  # of scripts without a picture
+    "default_thumb_file": str(HERE / "_static" / "code.svg"),  # of scripts without a picture
     "min_reported_time": 1e9,
     "show_memory": False,
     "show_signature": False,
@@ -90,3 +90,6 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+# pages that stand alone have nothing to show at their side
+ALONE = ("index", "design", "export", "features", "forecasting", "long-lag")
+html_sidebars = {name: [] for name in ALONE}

@@ -4,7 +4,7 @@ Japanese vowels: 9 speakers, 12 columns, 7 to 29 steps (Kudo, Toyama & Shimbo 19
 to learn from, 370 to test). Italy power demand: winter or summer from the 24 hours of a day
 (Keogh et al. 2006; 67 and 1029). Both lie in the wheel of aeon, and of sktime:
 
-    pip install 'fastlstm[sklearn]' torch && pip install --no-deps aeon
+    pip install '.[sklearn]' torch && pip install --no-deps aeon
     python examples/classify.py
 
 Both libraries follow one recipe (the estimator's defaults) on the same standardised data, five

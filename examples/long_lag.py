@@ -3,7 +3,7 @@
 The adding problem of Hochreiter & Schmidhuber (1997, experiment 4): two of T to T + T/10 numbers
 are marked, the second at least T/2 steps before the end, and at the end their sum is asked for.
 
-    pip install 'fastlstm[demo]'
+    pip install '.[demo]'
     python examples/long_lag.py                                    # the table: T = 100, 500, 1000
     python examples/long_lag.py --cell rnn                         # what a plain RNN makes of it
     python examples/long_lag.py --length 400 --forget-bias 0 1 long

@@ -41,8 +41,8 @@ MUTANTS = [
     Mutant(
         "a missing term of an fma: c_t without f * c_{t-1}",
         KERNELS,
-        "cdef vec c_t = fma(f, load(c_prev), i * g)",
-        "cdef vec c_t = i * g",
+        "store(c, fma(f, load(c_prev), i * g))",
+        "store(c, i * g)",
     ),
     Mutant(
         "an index: the reset gate's row of dz_h holds the gradient of q outside of the reset",

@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from fastlstm.__main__ import main
 from fastlstm._args.cells import PLAIN
 from fastlstm._args.numbers import COMPUTE_DTYPES
 from fastlstm._commands import command
+from fastlstm._commands.bench.beside import busy_processes
 from fastlstm._commands.bench.measure import (
     ADAM,
     KINDS,
@@ -91,6 +94,20 @@ class TestArguments:
         assert f"argument {option}: expected a positive integer" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
+        ("option", "text", "message"),
+        [
+            ("--pause", "x", "expected milliseconds"),
+            ("--pause", "-1", "expected milliseconds"),
+            ("--pause", "nan", "expected milliseconds"),
+            ("--beside", "0", "expected a positive integer"),
+        ],
+    )
+    def test_bad_pauses_and_neighbours_are_named(self, capsys, option, text, message):
+        with pytest.raises(SystemExit, match="2"):
+            main(["bench", option, text])
+        assert f"argument {option}: {message}" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
         "content", ["", "{}x", "[1]", '[["forward", 1, 2, 3]]', '[["walk", 1, 2, 3, 4]]']
     )
     def test_bad_grids_are_named(self, capsys, tmp_path, content):
@@ -147,6 +164,20 @@ class TestCommand:
         lines = capsys.readouterr().out.splitlines()
         for cell, kind in itertools.product(PLAIN, KINDS):
             assert any(line.startswith(f"{cell} {kind} ") for line in lines)
+
+    def test_beside_busy_processes(self, capsys, tmp_path):
+        path = tmp_path / "a.json"
+        assert main([*TINY, "--pause", "0", "--beside", "1", "--json", str(path)]) == 0
+        report = json.loads(path.read_text())
+        assert (report["beside"], report["pause_milliseconds"]) == (1, 0)
+        (result,) = report["results"]
+        assert result["p99_microseconds"]["fastlstm"] >= result["microseconds"]["fastlstm"] > 0
+        out = capsys.readouterr().out
+        assert "beside 1 busy processes" in out
+        assert main(["bench", "--from", str(path)]) == 0
+        again = capsys.readouterr().out
+        assert again == out
+        assert again.splitlines()[-1].count("(") == 1
 
     @pytest.mark.parametrize("cells", [[], ["gru", "rnn"]])
     def test_grid(self, capsys, tmp_path, cells):
@@ -372,6 +403,18 @@ class TestPeers:
             assert_close(tuple(result), (y, *in_parts(problem, gradients, 3)))
         else:
             assert_close(np.reshape(result[0], y.shape), y)
+
+    def test_neighbours_are_busy_and_end(self, monkeypatch):
+        started, popen = [], subprocess.Popen
+
+        def recorded(*arguments):
+            started.append(popen(*arguments))
+            return started[-1]
+
+        monkeypatch.setattr(subprocess, "Popen", recorded)
+        with busy_processes(2):
+            assert [process.poll() for process in started] == [None, None]
+        assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
 
     def test_times_are_those_of_the_calls(self):
         counts = dict.fromkeys("ab", 0)

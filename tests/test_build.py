@@ -1,6 +1,7 @@
 """What is tested is what the sources say: no compiled module is older than a file it is made of."""
 
 import runpy
+import tomllib
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -53,3 +54,13 @@ def test_every_source_belongs_to_a_module(extensions):
     for path in [*ROOT.glob("csrc/**/*.[ch]"), *ROOT.glob("src/**/*.p[yx][xi]")]:
         if not any(name in path.stem for name in machine) and path.suffix != ".pyi":
             assert path in known, path.relative_to(ROOT)
+
+
+def test_the_extras_bring_what_builds_and_checks():
+    """An old setuptools in a new environment fails to build, and the tests would run what was."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    assert set(project["build-system"]["requires"]) <= set(extras["test"])
+    brought = set(extras["dev"][0].removeprefix("fastlstm[").removesuffix("]").split(","))
+    assert brought == set(extras) - {"dev", "docs", "keras", "torch"}  # those two are large
+    assert "mypy" in extras["dev"]

@@ -173,7 +173,7 @@ class TestCommand:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         assert small() == 1
         message = capsys.readouterr().err
-        assert "the demo needs tqdm and matplotlib: pip install 'fastlstm[demo]'" in message
+        assert "the demo needs tqdm and matplotlib: pip install tqdm matplotlib" in message
 
     def test_ctrl_c_leaves_no_half_written_file(self, small, tmp_path, monkeypatch, capsys):
         def half(self, file):

@@ -83,9 +83,9 @@ def test_the_character_model_learns_and_is_short(capsys, monkeypatch):
     source = (EXAMPLES / "guides" / "characters.py").read_text()
     code = source.split('"""')[2].split("# %%")[0]
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 25
-    assert "600, np.random" in code
+    assert "1500, np.random" in code
     names = {}
-    exec(code.replace("600, np.random", "120, np.random"), names)
+    exec(code.replace("1500, np.random", "120, np.random"), names)
     frequency = np.bincount(names["ids"]) / len(names["ids"])
     losses = names["losses"]
     assert losses[0] == pytest.approx(np.log(names["C"]), rel=0.05)

@@ -188,10 +188,44 @@ def test_no_compiler_warns_and_the_self_test_passes(tmp_path, compiler, language
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_contracted_it_is_within_2e6(tmp_path, compiler):
+@pytest.mark.parametrize("flags", [[], ["-DNET_FAST"], ["-DNET_FAST", "-DNET_LANES=1"]], ids=str)
+def test_contracted_and_fast_it_is_within_2e6(tmp_path, compiler, flags):
     fastlstm.export.c(tmp_path / "net.c", ALL_IN_ONE, name="net")
-    subprocess.run([compiler, *FAST, "-DNET_TEST", "net.c", "-o", "fast"], cwd=tmp_path, check=True)
+    command = [compiler, *FAST, *WARNINGS, *flags, "-DNET_TEST", "net.c", "-o", "fast"]
+    subprocess.run(command, cwd=tmp_path, check=True)
     assert subprocess.run([tmp_path / "fast"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("H", [3, 16, 20, 33, 70])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_fast_networks_of_any_size(tmp_path, kind, H, dtype, rng):
+    layer = trained(getattr(fastlstm, kind)(5, H, dtype=dtype, rng=0), rng)
+    x = normal(rng, (12, 5), dtype)
+    library = compiled(tmp_path, layer, "-march=native", "-DNET_FAST")
+    tolerance = {np.dtype("f4"): 5e-6, np.dtype("f8"): 1e-14}
+    assert_close(run(library, layer, x), by_python(layer, x), tolerance)
+
+
+def test_fast_sigmoid_and_tanh_are_within_2e7(tmp_path):
+    layer = fastlstm.LSTM(1, 1, rng=0)
+    fastlstm.export.c(tmp_path / "net.c", layer, name="net")
+    (tmp_path / "probe.c").write_text(
+        '#include "net.c"\n'
+        "void probe(const float *x, float *s, float *t, int n)\n"
+        "{ for (int k = 0; k < n; k++) { s[k] = vec_sigmoid(x[k]); t[k] = vec_tanh(x[k]); } }\n"
+    )
+    flags = ["-O2", "-DNET_FAST", "-ffp-contract=off", "-shared", "-fPIC"]
+    subprocess.run([COMPILERS[0], *flags, "probe.c", "-o", "probe.so"], cwd=tmp_path, check=True)
+    bits = np.arange(0, 1 << 32, 1999, dtype=np.uint32)  # every 1999th float of both signs
+    x = bits.view(np.float32)
+    x = np.append(x[np.isfinite(x)], np.float32([np.inf, -np.inf, np.nan]))
+    s, t = np.empty_like(x), np.empty_like(x)
+    library = ctypes.CDLL(str(tmp_path / "probe.so"))
+    library.probe(pointer(x), pointer(s), pointer(t), len(x))
+    wide = x.astype(np.float64)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(s, 1 / (1 + np.exp(-wide)), rtol=0, atol=2e-7)
+    np.testing.assert_allclose(t, np.tanh(wide), rtol=0, atol=2e-7)
 
 
 def test_a_self_test_that_fails_says_so(tmp_path):

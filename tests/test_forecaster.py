@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 
 from fastlstm.estimators import LSTMClassifier, LSTMForecaster, LSTMRegressor
 from fastlstm.estimators._baseline import Autoregression, Baseline
+from fastlstm.estimators._ensemble import Ensemble, KnownLoss
 from fastlstm.estimators._season import period_of
 from fastlstm.estimators._smoothing import Holt, Level, Seasonal, Smoothing, Theta
 from fastlstm.estimators._windows import Scale, Series, Windows
@@ -261,6 +262,29 @@ class TestForecast:
         np.testing.assert_allclose([one.learning_rate for one in cosine], [0.1, 0.075, 0.025])
         with pytest.raises(TypeError, match="callback: expected a callable, got int"):
             quick(callback=3).fit(noisy(rng))
+
+
+class TestShare:
+    """How far networks are trusted, by what they said of parts that they had not seen."""
+
+    def learn(self, output, target):
+        ensemble = object.__new__(Ensemble)
+        ensemble.members, ensemble.loss = [None] * 4, KnownLoss(np.empty(0), np.zeros(1))
+        ensemble._learn_share(output, target)
+        return ensemble.share[0]
+
+    def test_what_chance_gains_is_not_trusted(self, rng):
+        shares = [
+            self.learn(0.3 * rng.normal(size=(3, 80, 1)), rng.normal(size=(3, 80, 1)))
+            for _ in range(200)
+        ]
+        assert np.mean(np.array(shares) > 0) < 0.05
+
+    def test_what_is_right_by_half_is_trusted(self, rng):
+        target = rng.normal(size=(3, 80, 1))
+        noise = 0.2 * rng.normal(size=target.shape)
+        assert self.learn(target + noise, target) > 0.8
+        assert 0.3 < self.learn(2 * target + noise, target) < 0.7
 
 
 class TestQuantiles:

@@ -19,6 +19,7 @@ typedef vec sums;
 #define PACKS_REALS 0
 #define WEIGHT_HEAD 0
 #define OPERAND_HEAD 0
+#define ENDS_IN_FLOAT 0
 
 /* x rounded to the upper half of its bits; the lower half is 0. */
 static inline vec_bits bfloat16_bits(vec x)
@@ -63,12 +64,10 @@ static inline sums dot(sums acc, operand_of_lanes a, weights_of_lanes w)
     return (sums)_mm512_dpbf16_ps((__m512)acc, a, (__m512bh)w);
 }
 
-#ifdef __AMX_BF16__
+#ifdef __AMX_BF16__ /* whole tiles */
 #define MULTIPLE 32
-#define ENDS_IN_FLOAT 1
 #else
 #define MULTIPLE 16
-#define ENDS_IN_FLOAT 0
 #endif
 #define OPERANDS(K) (((K) + MULTIPLE - 1) / MULTIPLE * (MULTIPLE / 2))
 
@@ -88,7 +87,6 @@ static inline void round_row(operand *to, const real *a, ptrdiff_t K)
 typedef real operand;
 typedef vec operand_of_lanes, weights_of_lanes;
 
-#define ENDS_IN_FLOAT 0
 #define OPERANDS(K) (((K) + LANES - 1) / LANES * LANES + 1) /* a pair may need one more */
 
 static inline weights_of_lanes load_weights(const weight *w) { return bits_as_vec(load_pairs(w)); }
@@ -124,7 +122,7 @@ static inline void round_row(operand *to, const real *a, ptrdiff_t K)
 #define PAIR_ROWS_AFTER(K) (K)
 #endif
 
-/* Bytes of `rows` rounded rows; a tile of AMX may read one more. */
+/* Bytes of `rows` rounded rows, and of one more. */
 static inline size_t rounded_bytes(ptrdiff_t rows, ptrdiff_t K)
 {
     return ((size_t)(rows + 1) * OPERANDS(K) * sizeof(operand) + 63) / 64 * 64;
@@ -167,12 +165,10 @@ static inline void pack_rows(
         }
 }
 
-#ifdef __AMX_BF16__
-#include "amx.h"
-#else
+#ifndef __AMX_BF16__ /* which has these in amx.h */
 
 static inline void begin_tiles(ptrdiff_t rows) { (void)rows; }
-static inline void end_tiles(void) {}
+static void end_task(void) {}
 
 /* The operands of the columns of a (rows, M), whose rows are K: [groups][M]. */
 #define COLUMN_STRIDE(M, K) 1

@@ -208,7 +208,7 @@ static inline void round_row(operand *to, const real *a, ptrdiff_t K, real least
 }
 
 static inline void begin_tiles(ptrdiff_t rows) { (void)rows; }
-static inline void end_tiles(void) {}
+static void end_task(void) {}
 
 static inline size_t rounded_bytes(ptrdiff_t rows, ptrdiff_t K)
 {

@@ -34,7 +34,7 @@ static inline operand_of_lanes splat_operand(const operand *a) { return vec_spla
 static inline sums dot(sums acc, operand_of_lanes a, weights_of_lanes w) { return vec_fma(a, w, acc); }
 
 static inline void begin_tiles(ptrdiff_t rows) { (void)rows; }
-static inline void end_tiles(void) {}
+static void end_task(void) {}
 static inline size_t rounded_bytes(ptrdiff_t rows, ptrdiff_t K) { (void)rows, (void)K; return 0; }
 
 /* Nothing is packed otherwise than as reals. */

@@ -14,11 +14,11 @@ import numpy as np
 from fastlstm import LSTM, training
 
 characters, ids = np.unique(list("\n".join(topics.values())), return_inverse=True)
-C, H, B, T, STEPS, rng = len(characters), 128, 32, 64, 600, np.random.default_rng(0)
+C, H, B, T, STEPS, rng = len(characters), 128, 32, 64, 1500, np.random.default_rng(0)
 tracks = ids[: len(ids) // B * B].reshape(B, -1).T  # (steps, B): B places of the text at once
 embedding, lstm = training.Embedding(C, 32, rng=rng), LSTM(32, H, 2, dropout=0.1, rng=rng)
 dropout, linear = training.Dropout(0.1, rng=rng), training.Linear(H, C, rng=rng)
-schedule = training.CosineDecay(5e-3, STEPS, warmup=50)
+schedule = training.CosineDecay(1e-2, STEPS, warmup=50)
 optimizer, losses = training.Adam([embedding, lstm, linear], lr=schedule), []
 for start in np.arange(STEPS) * T % (len(tracks) - T - 1):
     x, x_tape = embedding.forward(tracks[start : start + T])

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 
 import fastlstm
 
-print(fastlstm.show_config())
+fastlstm.show_config()
 
 # %%
 # In a service that has threads of its own, one thread per call is best. The layers may be called
@@ -42,9 +42,9 @@ for x_t in requests.reshape(-1, 1, 8):
 
 figure, ax = plt.subplots()
 ax.hist(times, bins=np.geomspace(min(times), max(times), 60))
-ax.set(xscale="log", xlabel="microseconds per step, H = 64", ylabel="steps")
+ax.set(xscale="log", yscale="log", xlabel="microseconds per step, H = 64", ylabel="steps")
 plt.show()
-print("median, 99 %, worst:", np.percentile(times, [50, 99, 100]).round(1), "us")
+print("median {:.1f}, 99 % {:.1f}, worst {:.0f} us".format(*np.percentile(times, [50, 99, 100])))
 
 # %%
 # What is worst here is the machine's doing: other processes, interrupts. From C, where there is

@@ -67,7 +67,7 @@ for scale in (0.5, 0.7, 1.0, 5.0):
 ax.set(xlabel="step", ylabel="distance of the states")
 ax.set_title("Sequences that differ in their first input")
 ax.grid()
-ax.legend(loc="lower left")
+figure.legend(loc="outside right center")
 plt.show()
 
 # %%

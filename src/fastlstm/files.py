@@ -1,6 +1,6 @@
 """Layers and networks in safetensors files: written whole or not at all, read without trust.
 
-Needs safetensors (``pip install 'fastlstm[safetensors]'``).
+Needs safetensors (``pip install safetensors``).
 
 Decisions:
 a) The tensors are `params` under their names, so that any reader of safetensors finds them. The

@@ -18,22 +18,27 @@ cdef inline vec bounded(const cell_options *options, vec x) noexcept nogil:
     return most(least(x, splat(options.clip)), splat(-options.clip))
 
 
-cdef inline void lstm_cell_forward(
-    real *h, real *c, real *gates, const real *z, const real *c_prev, int n,
+# In two parts: the chain from z to h is so long that a row after the other leaves units waiting.
+
+cdef inline void lstm_cell_forward_1(
+    real *c, real *gates, real *z, const real *c_prev,
 ) noexcept nogil:
-    """gates (4, LANES): f, i, g, o, or NULL where they are not wanted."""
+    """gates (4, LANES): f, i, g, o, or NULL where they are not wanted. z (4, LANES): out o."""
     cdef vec f = sigmoid(load(z))
     cdef vec i = sigmoid(load(z + LANES))
     cdef vec g = tanh(load(z + 2 * LANES))
     cdef vec o = sigmoid(load(z + 3 * LANES))
-    cdef vec c_t = fma(f, load(c_prev), i * g)
-    store(c, c_t)
-    put(h, o * tanh(c_t), n)
+    store(c, fma(f, load(c_prev), i * g))
+    store(z + 3 * LANES, o)
     if gates != NULL:
         store(gates, f)
         store(gates + LANES, i)
         store(gates + 2 * LANES, g)
         store(gates + 3 * LANES, o)
+
+
+cdef inline void lstm_cell_forward_2(real *h, const real *z, const real *c, int n) noexcept nogil:
+    put(h, load(z + 3 * LANES) * tanh(load(c)), n)
 
 
 cdef inline void lstm_cell_backward(

@@ -28,7 +28,7 @@ cdef extern from "tile.h":
         ptrdiff_t begin, ptrdiff_t n) noexcept nogil
     void end_panel(weight *panel, ptrdiff_t width) noexcept nogil
     void begin_tiles(ptrdiff_t rows) noexcept nogil
-    void end_tiles() noexcept nogil
+    void end_task() noexcept nogil
     void product(
         real *z, ptrdiff_t z_stride, const real *init, ptrdiff_t init_stride,
         const real *a, ptrdiff_t a_stride, const void *w,
@@ -179,6 +179,7 @@ table.backward_cells[:] = [
     lstm_backward_cells, lstm_variant_backward_cells, gru_backward_cells,
     gru_reset_before_backward_cells, rnn_backward_cells]
 table.tile_rows = TILE_ROWS
+table.end_task = end_task
 table.multiply = multiply
 table.accumulate = accumulate
 table.zoneout = zoneout

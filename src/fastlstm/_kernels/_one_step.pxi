@@ -47,7 +47,6 @@ cdef void tile_gates(
                 n, panels)
             r += n
         p += panels
-    end_tiles()
 
 
 cdef void fused_step(
@@ -91,12 +90,17 @@ cdef void fused_step(
                             s.h + j * s.h_stride + unit, out, s.z + (j - r + q) * PANEL,
                             s.h_prev + j * s.h_prev_stride + unit, s.options, <int>(s.H - unit))
                     else:
-                        lstm_cell_forward(
-                            s.h + j * s.h_stride + unit, s.c + j * s.c_stride + unit, out,
-                            s.z + (j - r + q) * PANEL, s.c_prev + j * s.c_stride + unit,
-                            <int>(s.H - unit))
+                        lstm_cell_forward_1(
+                            s.c + j * s.c_stride + unit, out, s.z + (j - r + q) * PANEL,
+                            s.c_prev + j * s.c_stride + unit)
+            if not is_gru:
+                for j in range(r, r + n):
+                    for q in range(panels):
+                        unit = (p + q) * LANES
+                        lstm_cell_forward_2(
+                            s.h + j * s.h_stride + unit, s.z + (j - r + q) * PANEL,
+                            s.c + j * s.c_stride + unit, <int>(s.H - unit))
             r += n
-    end_tiles()
 
 
 # --- LSTM -----------------------------------------------------------------------------------------

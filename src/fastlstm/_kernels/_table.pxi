@@ -138,6 +138,7 @@ cdef extern from "kernels.h":
         forward_kernel[5] forward_step
         backward_kernel[5] backward_cells
         int tile_rows
+        void (*end_task)() noexcept nogil
         void (*multiply)(real *out, const real *a, const real *b, ptrdiff_t n) noexcept nogil
         void (*accumulate)(real *sums, const real *a, const real *b, ptrdiff_t n) noexcept nogil
         void (*zoneout)(real *y, const real *x, const real *keep, ptrdiff_t n) noexcept nogil

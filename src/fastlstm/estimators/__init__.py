@@ -1,6 +1,6 @@
 """Recurrent networks as scikit-learn estimators: sequences in, classes, numbers or forecasts out.
 
-Needs scikit-learn (``pip install 'fastlstm[sklearn]'``), and tqdm if `verbose`.
+Needs scikit-learn (``pip install scikit-learn``), and tqdm if `verbose`.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ try:
     import sklearn  # noqa: F401
 except ImportError as _error:
     raise ImportError(
-        "fastlstm.estimators needs scikit-learn: pip install 'fastlstm[sklearn]'"
+        "fastlstm.estimators needs scikit-learn: pip install scikit-learn"
     ) from _error
 
 with contextlib.suppress(ImportError):  # scikit-learn brings threadpoolctl, but maybe an old one

@@ -6,9 +6,9 @@ a) The windows are cut, in time order, into as many blocks as there are members.
    own block stops it early.
 b) What the members say of their own blocks, which they have not learnt from, tells how far to
    trust them: of each target, the share of the correction that makes the absolute error least, and
-   none of it if the gain is not twice its standard error between parts of the past. The forecast is
-   the baseline plus this share of the members' mean. Without the test short series lost 2 to 10 %
-   by networks that were right about the past only.
+   none of it if the gain may be chance, by Student's t test between parts of the past. The forecast
+   is the baseline plus this share of the members' mean. Without the test short series lost 2 to
+   10 % by networks that were right about the past only.
 c) The head begins at 0, so that an untrained member is the baseline.
 d) With quantiles, each is the baseline's, of its errors from rolling origins, plus a correction
    that is learnt by the quantile loss.
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from fastlstm.estimators._network import Network, predict, train, train_epoch
 from fastlstm.estimators._windows import Windows
@@ -27,7 +28,7 @@ from fastlstm.training import AdamW, mse_loss, quantile_loss
 
 SHARES = np.linspace(0, 1, 11, dtype=np.float32)
 PARTS = 4  # of the past, at least, between which the gain may differ
-SURE = 2  # standard errors
+SURE = 0.975  # that there is a gain
 
 Maker = Callable[[np.random.Generator], tuple[Network, AdamW]]
 
@@ -147,7 +148,8 @@ class Ensemble:
                 continue
             best = int(np.argmin(losses.mean(axis=0)))
             gain = losses[:, 0] - losses[:, best]
-            if gain.mean() > SURE * gain.std(ddof=1) / math.sqrt(len(gain)):
+            errors = stdtrit(len(gain) - 1, SURE)  # standard ones; of four parts 3.2
+            if gain.mean() > errors * gain.std(ddof=1) / math.sqrt(len(gain)):
                 self.share[k] = SHARES[best]
 
     def _error(self, output: NDArray[Any], target: NDArray[Any]) -> float:

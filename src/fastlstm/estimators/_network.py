@@ -273,5 +273,5 @@ def _progress(epochs: int, verbose: bool) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise ImportError("verbose: needs tqdm: pip install 'fastlstm[sklearn]'") from error
+        raise ImportError("verbose: needs tqdm: pip install tqdm") from error
     return tqdm(total=epochs, desc="Training", unit="epoch")

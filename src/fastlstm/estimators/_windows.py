@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fastlstm.estimators._baseline import Baseline
 from fastlstm.estimators._network import Batch
 
+LENGTHS = 16  # of what comes before windows that are forecast together
 LEAST = 1e-3  # of a series' standard deviation: what the baseline misses is not called less
 
 
@@ -139,9 +140,10 @@ class Windows:
         out = np.empty((len(origins), self.horizon, series.targets.shape[1]))
         for k, baseline in enumerate(scale.baselines):
             y = self.filled[start : start + len(series.targets), k]
-            # those with little before them by powers of 2, to have few calls
-            rows = np.maximum(2 ** np.floor(np.log2(origins)).astype(int), 2 * baseline.period)
-            rows = np.minimum(np.where(origins < baseline.rows, rows, baseline.rows), origins)
+            # to have few calls, many with little before them are taken by steps
+            step = 1 if len(origins) <= LENGTHS else max(1, baseline.rows // LENGTHS)
+            rows = np.maximum(origins // step * step, 2 * baseline.period)
+            rows = np.minimum(np.minimum(rows, origins), baseline.rows)
             for n in np.unique(rows):
                 chosen = rows == n
                 past = y[origins[chosen][:, np.newaxis] + np.arange(-n, 0)]

@@ -6,7 +6,8 @@ b) First all sums of a step, then the cell, a vector of units after the other. A
    the order of its index, bias first: the order of csrc/tile.h, hence its bits.
 c) Gates stand in the order in which what is added to them is contiguous: of the GRU n, r, z, q, of
    which x adds to the first three and h to the last three; of the LSTM f, i, g, o.
-d) What a step reads (h, c) stays until its end, since the last vector may overlap.
+d) What a cell reads (c, and h but for the LSTM) stays until its end, since the last vector may
+   overlap.
 """
 
 from collections.abc import Sequence
@@ -194,10 +195,12 @@ def _gru(part: Recurrence) -> Lines:
 def _lstm(part: Recurrence) -> Lines:
     n, H, G, has = part.name, part.H, part.cell.G, part.arrays.keys()
     norm, projected = "layer_norm" in has, "w_proj" in has
-    m = "m" if projected else "h_t"
+    h_t = "h_t" if part.zoneout["h"] else "h"  # only zoneout reads h once the sums are made
+    m = "m" if projected else h_t
     first, second = ("zeros", "zeros") if norm else (f"{n}_b[0]", "z_x[0]")
     lines = [
-        f"real z_x[{G}][{H}], z[{G}][{H}], {m}[{H}], c_t[{H}];",
+        f"real z_x[{G}][{H}], z[{G}][{H}], c_t[{H}];",
+        *([] if m == "h" else [f"real {m}[{H}];"]),
         f"sums(z_x[0], {first}, &{n}_W[0][0][0], x, {G} * {H}, {part.I});",
         f"sums(z[0], {second}, &{n}_U[0][0][0], h, {G} * {H}, {part.R});",
     ]
@@ -223,8 +226,9 @@ def _lstm(part: Recurrence) -> Lines:
         output = _lstm_output(part, m, "o", "new_c")
         lines += _over(H, [*_lstm_cell(part), *output, *_stored_c(part)])
     if projected:
-        lines += _projection(part)
-    return [*lines, f"vec_copy(c, c_t, {H});", f"vec_copy(h, h_t, {part.R});"]
+        lines += _projection(part, h_t)
+    copied = [f"vec_copy(h, h_t, {part.R});"] if h_t != "h" else []
+    return [*lines, f"vec_copy(c, c_t, {H});", *copied]
 
 
 def _lstm_cell(part: Recurrence) -> Lines:
@@ -271,10 +275,10 @@ def _stored_c(part: Recurrence) -> Lines:
     return [*_kept(part, "c"), "vec_store(&c_t[u], new_c);"]
 
 
-def _projection(part: Recurrence) -> Lines:
+def _projection(part: Recurrence, h_t: str) -> Lines:
     n, H, R, bound = part.name, part.H, part.R, part.bounds["proj_clip"]
     return [
-        f"real p[{R}], h_t[{R}];",
+        f"real p[{R}];" if h_t == "h" else f"real p[{R}], h_t[{R}];",
         f"sums(p, zeros, &{n}_P[0][0], m, {R}, {H});",
         *_over(
             R,
@@ -282,7 +286,7 @@ def _projection(part: Recurrence) -> Lines:
                 "vec new_h = vec_load(&p[u]);",
                 *([] if bound is None else [f"new_h = vec_within(new_h, {_real(bound)});"]),
                 *_kept(part, "h"),
-                "vec_store(&h_t[u], new_h);",
+                f"vec_store(&{h_t}[u], new_h);",
             ],
         ),
     ]

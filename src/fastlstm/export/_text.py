@@ -12,7 +12,7 @@ import numpy as np
 
 from fastlstm._version import __version__
 from fastlstm.export import _activations, _vectors, _wide
-from fastlstm.export._activations import EXP, EXPM1_2, FORMAT
+from fastlstm.export._activations import EXP, EXP2, EXPM1_2, FAST_ACTIVATIONS, FORMAT
 from fastlstm.export._cells import LANES, step_of
 from fastlstm.export._golden import Golden
 from fastlstm.export._interface import header_of, public_of, self_test_of
@@ -27,12 +27,22 @@ TARGETS = (
 )
 SUMS = """\
 /* Sums that are kept in registers at once: 32 of them are there, or 16. */
-#if defined(__x86_64__) && !defined(__AVX512F__)
+#if defined(__AVX512F__)
+#define SUMS 24
+#elif defined(__x86_64__)
 #define SUMS 12
 #else
 #define SUMS 16
 #endif
+
+/* Chains that each of N sums is cut into: more than one are faster, and give other bits. */
+#if defined(NAME_FAST)
+#define CHAINS(N) (SUMS / (N) > 4 ? 4 : SUMS / (N))
+#else
+#define CHAINS(N) 1
+#endif
 """
+
 SNIPPETS = _vectors.SNIPPETS | _activations.SNIPPETS | _wide.SNIPPETS
 NUMBER = re.compile(r"(?<![\w.])(-?\d[\d.]*(?:e[-+]?\d+)?)_r\b")
 
@@ -54,7 +64,7 @@ def write(network: Network, name: str, header: str, golden: Golden, *, bfloat16:
         [
             _introduction(network, name, header),
             _lanes(network, real, name),
-            _functions(steps, real, has_lanes=_most_lanes(network, real) > 1, bfloat16=bfloat16),
+            _functions(network, name, steps, real, bfloat16=bfloat16),
             weights,
             _zeros(network, steps),
             steps,
@@ -69,7 +79,7 @@ def joined(files: Files, name: str) -> str:
     """Return one header: the functions are there where NAME_IMPLEMENTATION is defined."""
     upper = name.upper()
     own = {"LANES"} | set(re.findall(r"\b(?:vec|lane|wide)_\w+|\bvec\b", files.source))
-    own |= {"SUMS", "UNROLL", "ALWAYS_INLINE", "weight"}
+    own |= {"CHAINS", "SUMS", "UNROLL", "ALWAYS_INLINE", "weight"}
     definition = re.compile(r"^(?:static|ALWAYS_INLINE) [^(\[=]*?\b(\w+)[(\[]", re.MULTILINE)
     own |= set(definition.findall(files.source))
     source = re.sub(r"\b(?:" + "|".join(sorted(own)) + r")\b", rf"{name}_\g<0>", files.source)
@@ -112,7 +122,7 @@ def _introduction(network: Network, name: str, header: str) -> str:
  * Sums are products and sums one after the other, in a fixed order. Compiled with
  * -ffp-contract=off (which is what -std=c99 does in gcc) they are rounded as they are written, and
  * the results of recurrent layers have the bits of fastlstm's FASTLSTM_ISA=scalar on every target
- * with IEEE arithmetic. With -ffp-contract=fast, and a target that has fma, it is faster and within
+ * with IEEE arithmetic. With {upper}_FAST defined, and -ffp-contract=fast, it is faster and within
  * 2e-6. {upper}_TEST adds a main that compares with Python's results.
  */
 #include "{header}"
@@ -139,8 +149,10 @@ def _most_lanes(network: Network, real: str) -> int:
 
 def _lanes(network: Network, real: str, name: str) -> str:
     most, size = _most_lanes(network, real), 8 if real == "double" else 4
+    smallest = min(min(part.H, part.R) for part in network.recurrences)
+    sums = SUMS.replace("NAME", name.upper())
     if most == 1:
-        return f"#define LANES 1\n\n{SUMS}"
+        return "\n\n".join(["#define LANES 1", sums])
     macro = f"{name.upper()}_LANES"
     lines = [
         "/* Hidden units at once: a vector of gcc and clang, no longer than the smallest layer.",
@@ -149,6 +161,8 @@ def _lanes(network: Network, real: str, name: str) -> str:
         f"#define LANES {macro}",
     ]
     for condition, bytes_ in TARGETS:
+        if bytes_ == 64 and smallest < 2 * bytes_ // size:
+            continue  # shorter ones, and more of them, wait less for one another
         if bytes_ // size <= most or bytes_ == 64 or most < LANES:
             lanes = min(bytes_ // size, most)
             line = f"#define LANES {lanes}"
@@ -156,7 +170,7 @@ def _lanes(network: Network, real: str, name: str) -> str:
                 lines[-2] += f" || {condition}"
             else:
                 lines += [f"#elif {condition}", line]
-    return "\n".join([*lines, "#else", "#define LANES 1", "#endif", "", SUMS])
+    return "\n".join([*lines, "#else", "#define LANES 1", "#endif", "", sums])
 
 
 def _polynomial(coefficients: Iterable[float], kind: str, suffix: str) -> str:
@@ -167,7 +181,14 @@ def _polynomial(coefficients: Iterable[float], kind: str, suffix: str) -> str:
     return "\n    ".join(lines)
 
 
-def _functions(steps: str, real: str, *, has_lanes: bool, bfloat16: bool) -> str:
+def _in_pairs(coefficients: Iterable[float]) -> str:
+    """Return the lines that evaluate a polynomial of r of odd degree, whose pairs need not wait."""
+    c = [f"{float(each)!r}_r" for each in coefficients]
+    pairs = [f"({odd} * r + {even})" for even, odd in zip(c[::2], c[1::2], strict=True)]
+    return f"return ({pairs[2]} * r2 + {pairs[1]}) * r2\n        + {pairs[0]};"
+
+
+def _functions(network: Network, name: str, steps: str, real: str, *, bfloat16: bool) -> str:
     """Return what the steps call, and what that calls, each before who calls it."""
     snippets = SNIPPETS | (_vectors.BFLOAT16 if bfloat16 else {})
     ordered: list[str] = []
@@ -179,9 +200,19 @@ def _functions(steps: str, real: str, *, has_lanes: bool, bfloat16: bool) -> str
                 ordered.append(name)
 
     add_named(steps)
-    types = _vectors.TYPES if has_lanes else _vectors.PLAIN_TYPES
+    types = _vectors.TYPES if _most_lanes(network, real) > 1 else _vectors.PLAIN_TYPES
     types += f"typedef {'uint16_t' if bfloat16 else 'real'} weight;\n"
-    text = "\n".join([types, _vectors.UNROLLING, *(snippets[name] for name in ordered)])
+    exact = [each for each in ordered if each in FAST_ACTIVATIONS]
+    if exact and real == "float":
+        ordered = [each for each in ordered if each not in exact]
+        fast = [FAST_ACTIVATIONS[each] for each in ("vec_exp", *exact)]
+        condition = f"#if defined({name.upper()}_FAST)\n"
+        choice = [condition, *fast, "#else\n", *(snippets[each] for each in exact), "#endif\n"]
+    else:
+        choice = []
+    texts = [snippets[each] for each in ordered]
+    text = "\n".join([types, _vectors.UNROLLING, *texts, *choice])
+    text = text.replace("EXP2_P", _in_pairs(EXP2))
     for mark, table in (("EXPM1_P", EXPM1_2), ("EXP_P", EXP)):
         text = text.replace(f"WIDE_{mark}", _polynomial(table["double"], "double", ""))
         text = text.replace(mark, _polynomial(table[real], "vec", "_r"))

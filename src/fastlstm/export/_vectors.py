@@ -18,7 +18,7 @@ UNROLLING = """\
 #define UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 #else
 #define ALWAYS_INLINE static inline
 #define UNROLL
@@ -78,24 +78,36 @@ static inline size_t vec_first(size_t j, size_t n)
 }
 """,
     "sums_at_once": """\
-/* z := init + W x for the N vectors of units from j on, whose sums stay in registers. */
+/* z := init + W x for the N vectors of units from j on, whose sums stay in registers: each in as
+ * many chains as CHAINS says, which only meet at the end. One chain goes on in the order of k. */
 ALWAYS_INLINE void sums_at_once(real *z, const real *init, const weight *W, const real *x,
                                 const size_t n, const size_t K, const size_t j, const size_t N)
 {
     const size_t last = vec_first(j + (N - 1) * LANES, n);
+    const size_t chains = CHAINS(N);
     vec sum[SUMS];
     UNROLL for (size_t v = 0; v < N; v++)
         sum[v] = vec_load(&init[v + 1 < N ? j + v * LANES : last]);
-    for (size_t k = 0; k < K; k++)
+    UNROLL for (size_t v = N; v < chains * N; v++)
+        sum[v] = vec_splat(0.0_r);
+    size_t k = 0;
+    for (; k + chains <= K; k += chains)
+        UNROLL for (size_t v = 0; v < chains * N; v++) {
+            const size_t at = k + v / N, unit = v % N + 1 < N ? j + v % N * LANES : last;
+            sum[v] += x[at] * vec_weights(&W[at * n + unit]);
+        }
+    for (; k < K; k++)
         UNROLL for (size_t v = 0; v < N; v++)
             sum[v] += x[k] * vec_weights(&W[k * n + (v + 1 < N ? j + v * LANES : last)]);
+    UNROLL for (size_t v = chains * N; v-- > N;)
+        sum[v - N] += sum[v];
     UNROLL for (size_t v = 0; v < N; v++)
         vec_store(&z[v + 1 < N ? j + v * LANES : last], sum[v]);
 }
 """,
     "sums": """\
-/* z := init + W x. z, init (n,), W (K, n), x (K,). Each sum goes on in the order of k. The units
- * are divided evenly over as few rounds as there are registers for; the last may overlap. */
+/* z := init + W x. z, init (n,), W (K, n), x (K,). The units are divided evenly over
+ * as few rounds as there are registers for; the last round may overlap. */
 ALWAYS_INLINE void sums(real *z, const real *init, const weight *W, const real *x,
                         const size_t n, const size_t K)
 {

@@ -1,6 +1,6 @@
 """ONNX: `load` a model's recurrent part as layers, `export` layers, run models on a `Backend`.
 
-Needs the package ``onnx`` (``pip install fastlstm[onnx]``).
+Needs the package ``onnx`` (``pip install onnx``).
 
 Decisions:
 a) What a node LSTM, GRU or RNN says is translated in one place, `_node`, in both directions.

@@ -9,6 +9,10 @@ measured in the same rounds.
     fastlstm bench --train --cell gru --peers torch --plot train.png
     fastlstm bench --kind fit --shapes 50,32,1,32 --peers torch
     fastlstm bench --compute-dtype bfloat16 --peers
+    fastlstm bench --beside 2 --threads 1 2 --peers
+
+Beside busy processes a cell has the median of single calls and, in brackets, what one of a hundred
+takes at least (p99).
 """
 
 import argparse
@@ -20,10 +24,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import fastlstm
 from fastlstm._args.cells import PLAIN
 from fastlstm._args.numbers import COMPUTE_DTYPES
-from fastlstm._commands.bench.measure import KINDS, Case, Problem, check_equal, median_times
+from fastlstm._commands.bench.beside import busy_processes
+from fastlstm._commands.bench.measure import (
+    KINDS,
+    PAUSE,
+    Case,
+    Problem,
+    check_equal,
+    median_times,
+    times_of_calls,
+)
 from fastlstm._commands.bench.peers import PEERS, Peer, opened
 from fastlstm._commands.bench.roofline import Roofline
 from fastlstm._commands.bench.table import Result, describe, header, row
@@ -53,6 +68,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
+
+
+def milliseconds(text: str) -> float:
+    """Return a time in milliseconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10_000:
+        raise argparse.ArgumentTypeError(f"expected milliseconds from 0 to 10000, got {text!r}")
+    return value
 
 
 def grid(text: str) -> list[Case]:
@@ -152,6 +178,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of which the median counts",
     )
+    parser.add_argument(
+        "--pause",
+        type=milliseconds,
+        default=1e3 * PAUSE,
+        metavar="MS",
+        help="before a library's turn, so that the threads of the one before sleep; 0: none",
+    )
+    parser.add_argument(
+        "--beside",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="keep N processes busy meanwhile; medians and 99th percentiles of single calls",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the results here")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
@@ -190,6 +230,8 @@ def measured(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Result
         "dtype": arguments.dtype,
         "compute_dtype": arguments.compute_dtype,
         "rounds": arguments.rounds,
+        "pause_milliseconds": arguments.pause,
+        "beside": arguments.beside,
         "versions": {},
         "skipped": {},
         "roofline": [],
@@ -198,6 +240,7 @@ def measured(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Result
     print("\n".join(report["machine"]))
     for threads in arguments.threads:
         with (
+            busy_processes(arguments.beside),
             opened(names, threads) as (libraries, skipped),
             contextlib.closing(Roofline(threads, arguments.dtype)) as roofline,
         ):
@@ -205,7 +248,7 @@ def measured(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Result
                 name: roofline.amounts[name] / time
                 for name, time in median_times(roofline.calls, arguments.rounds).items()
             }
-            print(f"\nthreads: {threads}; {describe(rates)}")
+            print(f"\n{heading(threads, rates, arguments.beside)}")
             for name, reason in skipped.items():
                 print(f"{name}: skipped, {reason}")
             columns = [library.name for library in libraries]
@@ -224,11 +267,18 @@ def print_again(report: dict[str, Any], results: Sequence[Result]) -> None:
     columns = list(report["versions"])
     print("\n".join(report["machine"]))
     for limits in report["roofline"]:
-        print(f"\nthreads: {limits['threads']}; {describe(limits['per_second'])}")
+        rates = limits["per_second"]
+        print(f"\n{heading(limits['threads'], rates, report.get('beside', 0))}")
         print(f"\n{header(columns)}")
         for result in results:
             if result.threads == limits["threads"]:
                 print(row(result, columns))
+
+
+def heading(threads: int, rates: dict[str, float], beside: int) -> str:
+    """Return the line above a table."""
+    neighbours = f"; beside {beside} busy processes" if beside else ""
+    return f"threads: {threads}; {describe(rates)}{neighbours}"
 
 
 def plot_title(report: dict[str, Any]) -> str:
@@ -248,10 +298,16 @@ def measure(
     except RuntimeError as error:
         raise CommandError(str(error)) from error
     limits = roofline.calls_for(problem)
-    times = median_times(calls | limits, arguments.rounds)
+    pause, p99 = 1e-3 * arguments.pause, None
+    if arguments.beside:
+        single = times_of_calls(calls | limits, arguments.rounds, pause)
+        times = {name: float(np.median(each)) for name, each in single.items()}
+        p99 = {name: float(np.quantile(single[name], 0.99)) for name in calls}
+    else:
+        times = median_times(calls | limits, arguments.rounds, pause)
     least = roofline.least_time(problem, times)
     times = {name: times[name] for name in calls}
-    return Result(case, roofline.threads, problem.operations, least, times)
+    return Result(case, roofline.threads, problem.operations, least, times, p99)
 
 
 def cases_of(arguments: argparse.Namespace) -> Iterable[Case]:

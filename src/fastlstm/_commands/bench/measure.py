@@ -4,6 +4,8 @@ Decisions:
 a) Before anything is timed, results must agree.
 b) Calls take turns, since the machine's speed changes from one second to the next; the median of
    the rounds counts.
+c) Beside busy processes it is single calls that count: a scheduler takes a core away for some
+   milliseconds, which a mean of many calls would hide and the user feels.
 """
 
 import statistics
@@ -141,7 +143,10 @@ def array_of(result: Any) -> NDArray[Any]:
     return np.asarray(result.float() if is_bfloat16 else result)
 
 
-def median_times(calls: dict[str, Call], rounds: int) -> dict[str, float]:
+PAUSE = 0.01  # seconds
+
+
+def median_times(calls: dict[str, Call], rounds: int, pause: float = PAUSE) -> dict[str, float]:
     """Return the median time of each call in seconds; the calls take turns.
 
     Each round repeats a call for about 10 ms. Before it, a pause lets the threads of the library
@@ -154,11 +159,27 @@ def median_times(calls: dict[str, Call], rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            time.sleep(0.01)
-            if repeats[name] > 1:
+            time.sleep(pause)
+            if pause and repeats[name] > 1:
                 call()
             times[name].append(seconds(call, repeats[name]))
     return {name: statistics.median(each) for name, each in times.items()}
+
+
+def times_of_calls(
+    calls: dict[str, Call], rounds: int, pause: float = PAUSE
+) -> dict[str, NDArray[np.float64]]:
+    """Return the times of single calls in seconds; the calls take turns of about 100 ms."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            time.sleep(pause)
+            end = time.perf_counter() + 0.1
+            while time.perf_counter() < end:
+                times[name].append(seconds(call))
+    return {name: np.array(each) for name, each in times.items()}
 
 
 def seconds(call: Callable[[], Any], repeats: int = 1) -> float:

@@ -16,6 +16,7 @@ class Result(NamedTuple):
     operations: int
     least: float
     times: dict[str, float]
+    p99: dict[str, float] | None = None  # beside busy processes
 
     @property
     def ours(self) -> float:
@@ -39,9 +40,11 @@ class Result(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """Return this result for JSON."""
+        p99 = None if self.p99 is None else _microseconds(self.p99)
         return self.case._asdict() | {
             "threads": self.threads,
-            "microseconds": {name: round(1e6 * t, 3) for name, t in self.times.items()},
+            "microseconds": _microseconds(self.times),
+            **({} if p99 is None else {"p99_microseconds": p99}),
             "ratio": None if self.ratio is None else round(self.ratio, 3),
             "gflops": round(self.operations / self.ours / 1e9, 2),
             "least_microseconds": round(1e6 * self.least, 6),
@@ -54,7 +57,17 @@ class Result(NamedTuple):
         case = Case(**{name: row[name] for name in Case._fields if name in row})
         times = {name: 1e-6 * t for name, t in row["microseconds"].items()}
         operations = round(1e9 * row["gflops"] * times[Fastlstm.name])
-        return cls(case, row["threads"], operations, 1e-6 * row["least_microseconds"], times)
+        p99 = row.get("p99_microseconds")
+        if p99 is not None:
+            p99 = {name: 1e-6 * t for name, t in p99.items()}
+        return cls(case, row["threads"], operations, 1e-6 * row["least_microseconds"], times, p99)
+
+
+def _microseconds(times: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(1e6 * t, 3) for name, t in times.items()}
+
+
+WIDTH = 18  # of a library's column
 
 
 def describe(rates: dict[str, float]) -> str:
@@ -65,16 +78,20 @@ def describe(rates: dict[str, float]) -> str:
 
 def header(columns: Sequence[str]) -> str:
     """Return the first line of the table; times are in microseconds."""
-    names = "".join(f"{name:>15}" for name in columns)
+    names = "".join(f"{name:>{WIDTH}}" for name in columns)
     return f"{'microseconds':<30}{names}{'ratio':>7}{'GFLOP/s':>9}{'bound':>11}{'% of it':>9}"
+
+
+def _cell(result: Result, name: str) -> str:
+    if name not in result.times:
+        return "-"
+    median = f"{1e6 * result.times[name]:.1f}"
+    return median if result.p99 is None else f"{median} ({1e6 * result.p99[name]:.0f})"
 
 
 def row(result: Result, columns: Sequence[str]) -> str:
     """Return a line of the table; what a library cannot do is a dash."""
-    times = "".join(
-        f"{1e6 * result.times[name]:15.1f}" if name in result.times else f"{'-':>15}"
-        for name in columns
-    )
+    times = "".join(f"{_cell(result, name):>{WIDTH}}" for name in columns)
     ratio = "-" if result.ratio is None else f"{result.ratio:.2f}"
     gflops = result.operations / result.ours / 1e9
     return (

@@ -176,7 +176,7 @@ def _require(*packages: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise CommandError(
-            f"the demo needs {' and '.join(missing)}: pip install 'fastlstm[demo]'"
+            f"the demo needs {' and '.join(missing)}: pip install {' '.join(missing)}"
             + (" (or run it with --no-plot)" if missing == ["matplotlib"] else "")
         )
 

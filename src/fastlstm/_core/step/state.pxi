@@ -45,6 +45,7 @@ cdef inline const real *advance(State *state, const real *x) noexcept nogil:
     cdef forward_step *todo = &state.todo[state.s & 1]
     todo.x = x
     run_step(todo, &state.job, &state.share, state.s)
+    state.job.kernels.end_task()
     state.s += 1
     return todo.h
 

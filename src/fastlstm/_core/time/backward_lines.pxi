@@ -93,6 +93,7 @@ cdef void run_backward_task(void *lines, int i) noexcept nogil:
         add_weight_gradient(
             job, gradient, chunk, line.begin, end, gradient.panels * part // parts,
             gradient.panels * (part + 1) // parts, rounded)
+    job.kernels.end_task()
     line.chunk = (line.chunk + 1) % job.ring
     end = line.begin
     if end:

@@ -291,6 +291,7 @@ cdef void run_chunk(void *lines, int i) noexcept nogil:
         store_outputs(job, share, s)
         if not job.fused:
             z += rows_of_z(job, share, s) * job.size.Z
+    job.kernels.end_task()
     if end < line.count:
         line.end = chunk_end(line, end)
     team_store(&line.begin, end)
@@ -324,6 +325,8 @@ cdef void begin_forward(
     job.parts = weights.parts
     job.training = training
     job.chunk_rows = rows_per_chunk(job.size.Z)
+    if job.kernels.rounded_bytes(1, 1):  # who multiplies faster waits longer for weights
+        job.chunk_rows = max(job.chunk_rows, <ptrdiff_t>LEAST_ROWS)
     job.chunk_steps = PTRDIFF_MAX
 
 

@@ -65,12 +65,13 @@ cdef void run_piece(void *argument, int piece) noexcept nogil:
     share.last_panel = min(share.first_panel + gang.panels, job.size.P)
     if gang.multiplies:
         multiply_input(gang.line, &share, gang.line.end, scratch)
-        return
-    todo = gang.todo
-    todo.first = share.first_panel
-    todo.last = share.last_panel
-    set_scratch(&todo, job, scratch)
-    run_step(&todo, job, &share, gang.s)
+    else:
+        todo = gang.todo
+        todo.first = share.first_panel
+        todo.last = share.last_panel
+        set_scratch(&todo, job, scratch)
+        run_step(&todo, job, &share, gang.s)
+    job.kernels.end_task()
 
 
 cdef ptrdiff_t panels_of_piece(ptrdiff_t panels, ptrdiff_t rows, int threads) noexcept nogil:
@@ -179,6 +180,11 @@ cdef int next_backward_phase(void *argument) noexcept nogil:
 cdef void run_backward_piece(void *argument, int piece) noexcept nogil:
     """`run` of team.h."""
     cdef const BackwardGang *gang = <const BackwardGang *>argument
+    run_piece_of_stage(gang, piece)
+    gang.groups.jobs.kernels.end_task()
+
+
+cdef void run_piece_of_stage(const BackwardGang *gang, int piece) noexcept nogil:
     cdef const Backward *job = gang.groups.jobs
     cdef const Chunk *chunk = &job.chunks[0]
     cdef ptrdiff_t vectors = gang.panels * 4, lanes = job.kernels.lanes
