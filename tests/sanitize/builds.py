@@ -52,15 +52,6 @@ KINDS = {
         {"TSAN_OPTIONS": "halt_on_error=1:report_signal_unsafe=0:exitcode=66"},
         ("setarch", "-R"),  # it needs addresses where it expects them
     ),
-    "valgrind": Kind(
-        ("-O1", "-g"),
-        (),
-        {"PYTHONMALLOC": "malloc"},
-        (
-            *("valgrind", "--error-exitcode=99", "--exit-on-first-error=yes", "--quiet"),
-            *("--undef-value-errors=yes", f"--suppressions={Path(__file__).parent}/valgrind.supp"),
-        ),
-    ),
     "plain": Kind(("-O1", "-g")),  # for the allocator that fills and fails
 }
 
@@ -120,14 +111,6 @@ BUGS = {
             "csrc/team.c",
             r"#include <pthread.h>\n",
             UNORDERED,
-        ),
-    ],
-    "valgrind": [
-        Bug(
-            "uninitialised lanes: c before the first step",
-            "src/fastlstm/_core/time/forward.pxi",
-            r"job\.c = carve_zeros\(memory, B, n\.Hp\)",
-            "job.c = carve(memory, B, n.Hp)",
         ),
     ],
     "plain": [

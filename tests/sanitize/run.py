@@ -20,7 +20,6 @@ CORE += ["test_fixed", "test_truncated", "test_activations"]
 SIGNS = {  # words of a tool's reports
     "address": ("AddressSanitizer", "runtime error"),
     "thread": ("data race",),
-    "valgrind": ("uninitialised",),
 }
 
 
@@ -113,7 +112,6 @@ def fuzz(whole: bool) -> None:
 ALL = {
     "address": lambda whole: sanitizer("address", whole),
     "thread": lambda whole: sanitizer("thread", whole),
-    "valgrind": lambda whole: sanitizer("valgrind", whole),
     "filled": filled,
     "failures": failures,
     "soak": soak,
