@@ -138,10 +138,20 @@ def peers(
     flags += [f"-DUNITS={layer.hidden_size}", "-std=c++17"]
     variants = {"std": ["-DPLAIN"]}
     if Path("/usr/include/eigen3").is_dir():
-        variants["eigen"] = ["-DEIGEN", "-isystem", "/usr/include/eigen3"]
+        variants["eigen"] = [
+            "-DEIGEN",
+            "-DEIGEN_STACK_ALLOCATION_LIMIT=0",
+            "-isystem",
+            "/usr/include/eigen3",
+        ]
     if rtneural:
         own = ["-DRTNEURAL", f"-I{rtneural}", "-isystem", f"{rtneural}/modules/json"]
-        eigen = ["-DRTNEURAL_USE_EIGEN=1", "-isystem", f"{rtneural}/modules/Eigen"]
+        eigen = [
+            "-DRTNEURAL_USE_EIGEN=1",
+            "-DEIGEN_STACK_ALLOCATION_LIMIT=0",
+            "-isystem",
+            f"{rtneural}/modules/Eigen",
+        ]
         variants["RTNeural, Eigen"] = [*own, *eigen, "-DRTNEURAL_DEFAULT_ALIGNMENT=32"]
         include = rtneural / "modules" / "xsimd" / "include"
         if include.is_dir():

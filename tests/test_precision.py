@@ -183,7 +183,9 @@ def test_training_lowers_the_loss(compute_dtype, rng, cell):
 
 
 def test_files_know_it(tmp_path):
-    files = pytest.importorskip("fastlstm.files")
+    pytest.importorskip("safetensors")
+    from fastlstm import files
+
     layer = fastlstm.LSTM(3, 8, compute_dtype="int8", rng=0)
     files.save(layer, tmp_path / "a.safetensors")
     assert files.load(tmp_path / "a.safetensors").compute_dtype == "int8"
