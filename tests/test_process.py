@@ -131,7 +131,7 @@ def test_weights_that_change_during_calls_are_seen_by_the_next():
     callers = [threading.Thread(target=call) for _ in range(8)]
     for thread in callers:
         thread.start()
-    for k in range(50):
+    for k in range(400):
         net.flat[...] = old if k % 2 else new
     net.flat[...] = new
     y, _ = net(x)  # while the others still run
@@ -248,3 +248,24 @@ def test_a_second_interpreter_is_refused_in_words():
     )
     assert "ImportError:" in done.stdout, done
     assert "once per process" in done.stdout or "interpreter" in done.stdout
+
+
+def test_what_is_packed_while_another_thread_writes_is_not_taken_for_what_it_is_not(monkeypatch):
+    from fastlstm._layers import recurrent
+
+    net, x = net_and_input()
+    expected, first = net(x)[0], net.flat.copy()
+    make_weights, packed = recurrent.make_weights, []
+
+    def make_while_another_thread_writes(*arguments, **options):
+        net.flat[...] = 0
+        packed.append(make_weights(*arguments, **options))
+        net.flat[...] = first
+        return packed[-1]
+
+    monkeypatch.setattr(recurrent, "make_weights", make_while_another_thread_writes)
+    other, _ = net_and_input()
+    net = other
+    np.testing.assert_array_equal(net(x)[0], expected)
+    assert packed
+    np.testing.assert_array_equal(net(x)[0], expected)

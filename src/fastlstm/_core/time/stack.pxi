@@ -118,7 +118,9 @@ cdef class Stack:
     """What does not change between the calls of layers, and the calls.
 
     Packed weights are kept together with a fingerprint of the parameters that they were made of,
-    and never modified, only replaced: any number of threads may call.
+    and never modified, only replaced: any number of threads may call. They are made of a copy, as
+    is the fingerprint: were they made of what another thread writes meanwhile, they would be taken
+    for those of the fingerprint whenever the parameters have it again.
     """
 
     cdef object flat
@@ -173,10 +175,18 @@ cdef class Stack:
 
     cdef Weights weights(self, ptrdiff_t i, bint training):
         """Packed weights that agree with the parameters as they are now."""
-        cdef bytes found = fingerprint_of(self.parts[i].data, self.parts[i].n)
-        cdef dict arrays = self.parameters[i]
+        cdef const Part *part = &self.parts[i]
+        cdef bytes found = fingerprint_of(part.data, part.n)
         cdef tuple packed = self.packed[i]
         cdef Weights weights
+        if packed is not None and packed[0] == found:
+            weights = packed[1]
+            if not training or weights.backward_buffer is not None:
+                return weights
+        copy = empty(part.n, DTYPE)
+        memcpy(cnp.PyArray_DATA(copy), part.data, part.n * sizeof(real))
+        found = fingerprint_of(<real *>cnp.PyArray_DATA(copy), part.n)
+        arrays = self.views_of(i, copy)
         if packed is None or packed[0] != found:
             packed = found, self.pack(**arrays)
             self.packed[i] = packed
@@ -184,6 +194,18 @@ cdef class Stack:
         if training and weights.backward_buffer is None:
             weights.prepare_backward(arrays["w_ih"], arrays["w_hh"], arrays.get("w_proj"))
         return weights
+
+    cdef dict views_of(self, ptrdiff_t i, copy):
+        """The parameters of a layer and direction by argument, as parts of a copy of them."""
+        cdef const Part *part = &self.parts[i]
+        cdef ptrdiff_t begin = part.data - <real *>cnp.PyArray_DATA(self.flat), k, at
+        cdef dict arrays = {}
+        for k in range(KINDS):
+            if part.offsets[k] >= 0:
+                array = self.parameters[i][KIND_NAMES[k]]
+                at = part.offsets[k] - begin
+                arrays[KIND_NAMES[k]] = copy[at:at + array.size].reshape(array.shape)
+        return arrays
 
     def weights_of(self, ptrdiff_t layer):
         """Return the packed weights of a layer's first direction."""
